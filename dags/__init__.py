@@ -1,0 +1,1 @@
+"""Airflow DAGs: one a pipeline, made from the YAML files in `pipelines/`."""

@@ -1,0 +1,1 @@
+"""Great Expectations suites of each pipeline, and the gate that runs them."""

@@ -1,0 +1,1 @@
+"""Spark programs: ingest, train, score, publish, and what they share."""

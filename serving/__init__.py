@@ -1,0 +1,1 @@
+"""The Redis contract, the store, the lookup service and its client."""
