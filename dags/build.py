@@ -1,0 +1,123 @@
+"""From the declaration of a pipeline to its DAG."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Asset, BaseOperator, chain
+from airflow.sdk.exceptions import AirflowException
+
+import jobs.spec
+from dags.command import ResolveModel, RunCommand
+from dags.docs import describe
+from dags.landing import WaitForLanding
+from dags.submit import SubmitJob
+from dags.timetable import IntervalTimetable
+from jobs.errors import SpecError
+from jobs.spec import Pipeline, Source, pipeline_files, read_pipeline, settings
+
+APPLICATION = Path(jobs.spec.__file__).parents[1] / "__main__.py"
+DAY = ["--day", "{{ data_interval_start | ds }}", "--run-id", "{{ run_id }}"]
+RESOLVED = "ti.xcom_pull(task_ids='resolve_model')"
+MODEL = ["--model-version", f"{{{{ {RESOLVED}['version'] }}}}", "--model-digest", f"{{{{ {RESOLVED}['digest'] }}}}"]
+LONGEST_RETRY_DELAY = timedelta(hours=1)
+
+
+def build_all(folder: Path) -> tuple[dict[str, DAG], list[str]]:
+    """Return the DAGs of the pipelines that `folder` declares, by name, and what is wrong with the others."""
+    built: dict[str, DAG] = {}
+    refused: list[str] = []
+    for path in pipeline_files(folder):
+        try:
+            built[path.stem] = build(read_pipeline(path))
+        except SpecError as error:
+            refused.append(str(error))
+        except (AirflowException, ValueError) as error:
+            refused.append(f"{path}: Airflow refuses this pipeline: {error}")
+    return built, refused
+
+
+def build(pipeline: Pipeline) -> DAG:
+    """Return the DAG of a pipeline; its id is the pipeline's name.
+
+    Raises:
+        AirflowException: Airflow refuses what is declared, such as the schedule.
+    """
+    schedule = pipeline.schedule
+    dag = DAG(
+        dag_id=pipeline.name,
+        description=pipeline.description,
+        doc_md=describe(pipeline),
+        schedule=IntervalTimetable(schedule.cron, timezone="UTC"),
+        start_date=_instant(schedule.start_date, time.min),
+        end_date=_instant(schedule.end_date, time.max) if schedule.end_date else None,
+        catchup=False,
+        max_active_runs=schedule.max_active_runs,
+        tags=list(pipeline.tags),
+        default_args=_task_defaults(pipeline),
+        auto_register=False,
+    )
+    with dag:
+        chain(*_tasks(pipeline))
+    dag.validate()  # type: ignore[no-untyped-call]  # Airflow's, without types
+    return dag
+
+
+def scores_asset(pipeline: str) -> Asset:
+    """Return the asset that a new partition of the scores table updates."""
+    return Asset(name=f"{pipeline}.scores", uri=f"x-scoreline://scores/{pipeline}")
+
+
+def publication_asset(pipeline: str) -> Asset:
+    """Return the asset that a publication to Redis, or a verdict "history only", updates."""
+    return Asset(name=f"{pipeline}.publication", uri=f"x-scoreline://publications/{pipeline}")
+
+
+def _task_defaults(pipeline: Pipeline) -> dict[str, object]:
+    schedule = pipeline.schedule
+    return {
+        "owner": pipeline.owner,
+        "retries": schedule.retries,
+        "retry_delay": timedelta(seconds=schedule.retry_delay_s),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": LONGEST_RETRY_DELAY,
+        "execution_timeout": timedelta(minutes=schedule.timeout_minutes),
+    }
+
+
+def _tasks(pipeline: Pipeline) -> list[BaseOperator | list[BaseOperator]]:
+    name = pipeline.name
+    scores, publication = scores_asset(name), publication_asset(name)
+    return [
+        ResolveModel(task_id="resolve_model", arguments=["model", "resolve", name, "--run-id", "{{ run_id }}"]),
+        [_wait(source_name, source) for source_name, source in pipeline.sources.items()],
+        _submit("ingest", name),
+        _submit("score", name, outlets=[scores]),
+        _submit("publish", name, inlets=[scores], outlets=[publication]),
+        RunCommand(task_id="summarise", arguments=["summary", name, *DAY]),
+    ]
+
+
+def _wait(name: str, source: Source) -> WaitForLanding:
+    return WaitForLanding(
+        task_id=f"wait_for_{name}",
+        root=settings().landing,
+        pattern=source.landing,
+        deadline_hours=source.deadline_hours,
+    )
+
+
+def _submit(job: str, pipeline: str, **assets: Any) -> SubmitJob:
+    return SubmitJob(
+        task_id=job,
+        conn_id="spark_default",
+        pool="spark",
+        application=str(APPLICATION),
+        application_args=[job, pipeline, *DAY, *(MODEL if job == "score" else [])],
+        name=f"scoreline {job} {pipeline}",
+        **assets,
+    )
+
+
+def _instant(day: date, at: time) -> datetime:
+    return datetime.combine(day, at, UTC)

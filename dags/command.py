@@ -1,0 +1,57 @@
+"""The light tasks: commands of the `scoreline` program that need no Spark."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import BaseOperator, Context
+
+from dags.errors import JobFailed, failure
+from dags.interval import require_interval
+
+
+class RunCommand(BaseOperator):
+    """One `scoreline` command, without a shell in between.
+
+    Raises:
+        JobRefused: it ended with exit code 3; Airflow does not retry.
+        JobFailed: it ended with another code; Airflow tries again.
+    """
+
+    template_fields: Sequence[str] = ("arguments",)
+
+    def __init__(self, *, arguments: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.arguments = arguments
+        self._hook = SubprocessHook()
+
+    def execute(self, context: Context) -> object:  # noqa: ARG002  # Airflow's signature
+        """Run the command and return the last line that it wrote."""
+        result = self._hook.run_command(["scoreline", *self.arguments])
+        if result.exit_code:
+            raise failure(result.exit_code, result.output)
+        return result.output
+
+    def on_kill(self) -> None:
+        """End the command and what it started."""
+        self._hook.send_sigterm()  # type: ignore[no-untyped-call]  # Airflow's, without types
+
+
+class ResolveModel(RunCommand):
+    """Refuses a run that cannot be scored; else fixes the model that all tasks of the run use.
+
+    Returns (as XCom) the model's `name`, `version` and `digest`.
+    """
+
+    def execute(self, context: Context) -> object:
+        """Check the interval, run the command, and return the JSON object of its last line."""
+        require_interval(context)
+        line = str(super().execute(context))
+        try:
+            model = json.loads(line)
+            return {key: str(model[key]) for key in ("name", "version", "digest")}
+        except (ValueError, TypeError, KeyError) as error:
+            raise JobFailed(
+                f"'scoreline model resolve' ended with {line!r}, which is not a model: {error!r}"
+            ) from error

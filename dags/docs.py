@@ -1,0 +1,69 @@
+"""The page that Airflow shows with a pipeline's DAG: what it is, and what to do with it."""
+
+from jobs.spec import Pipeline
+
+PAGE = """
+# {name}
+
+{description}
+
+| | |
+|---|---|
+| Owner | {owner} |
+| Runs | `{cron}` (UTC), from {start} {end}; a run scores the data interval that its logical date starts |
+| Model | `{model}@{alias}`, resolved once a run to a version and the digest of its artefact |
+| Scores | Delta table `scores/{name}`, one partition a day and arm; asset `{name}.scores` |
+| Publication | the newest {keep} generations in Redis; asset `{name}.publication` |
+
+| Source | Kind | Landing files | Awaited until |
+|---|---|---|---|
+{sources}
+
+## What to do
+
+All of it has no double effects: a day that runs again replaces its own partition and nothing else, and only scores
+that are at least as new as the live ones are published.
+
+| To | Do |
+|---|---|
+| run one day | trigger with logical date = 00:00 UTC of that day, or `airflow backfill create` with this one day |
+| run many days | `airflow backfill create --dag-id {name} --from-date 1998-06-01 --to-date 1998-06-30` \
+(unpause the DAG first: a paused one runs no backfill) |
+| run days again | the same with `--reprocess-behavior completed` |
+| run one task again | clear it, with its downstream tasks; it uses the model and the events that its run recorded |
+| load history | `scoreline ingest {name} --from DAY --to DAY`: one job, not hundreds of runs |
+| take a model back | move the alias `{alias}` in MLflow to the version before; runs that start from then on use it |
+| schedule on it (a backfill updates it) | `schedule=[Asset(name="{name}.scores", uri="x-scoreline://scores/{name}")]` |
+
+## When a task fails
+
+| Task | Usual reason | Then |
+|---|---|---|
+| resolve_model | the run has no logical date, or no version has the alias | the message names what to give |
+| wait_for_… | no file came by the deadline | deliver it, clear the task |
+| ingest, score | the data broke an expectation; nothing of it is visible, what was live still is \
+| open the report that the message names, mend the data, clear the task |
+| publish | Redis is away | Airflow tries again by itself |
+
+JobRefused, LandingMissing and RunRefused are about the data or the run itself: Airflow does not retry these.
+"""
+
+
+def describe(pipeline: Pipeline) -> str:
+    """Return the page of a pipeline, in Markdown."""
+    schedule = pipeline.schedule
+    return PAGE.format(
+        name=pipeline.name,
+        description=pipeline.description,
+        owner=pipeline.owner,
+        cron=schedule.cron,
+        start=schedule.start_date,
+        end=f"to {schedule.end_date}" if schedule.end_date else "without end",
+        model=pipeline.model.name,
+        alias=pipeline.model.alias,
+        keep=pipeline.publication.keep,
+        sources="\n".join(
+            f"| {name} | {source.kind} | `{source.landing}` | {source.deadline_hours:g} h after the interval's end |"
+            for name, source in pipeline.sources.items()
+        ),
+    )

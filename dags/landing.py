@@ -1,0 +1,49 @@
+"""The sensor that waits for the file of an interval, until its deadline."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import BaseSensorOperator, Context, ObjectStoragePath, timezone
+
+from dags.errors import LandingMissing
+from dags.interval import interval_of
+
+POKE_INTERVAL = timedelta(minutes=1)
+SLACK = timedelta(hours=1)  # so that the deadline ends the wait, with its message, and never the sensor's timeout
+
+
+class WaitForLanding(BaseSensorOperator):
+    """Waits for a file that matches `pattern` under `root`; long past its deadline, it looks once.
+
+    `pattern` is a glob with `{day}` in it; `root` is a folder or a URI that fsspec knows.
+
+    Raises:
+        LandingMissing: the deadline, `deadline_hours` after the interval's end, is over; Airflow does not retry.
+    """
+
+    template_fields: Sequence[str] = ("root", "pattern")
+
+    def __init__(self, *, root: str, pattern: str, deadline_hours: float, **kwargs: Any) -> None:
+        self.grace = timedelta(hours=deadline_hours)
+        super().__init__(mode="reschedule", poke_interval=POKE_INTERVAL, timeout=self.grace + SLACK, **kwargs)
+        self.root = root
+        self.pattern = pattern
+
+    def poke(self, context: Context) -> bool:
+        """Return whether a file is there."""
+        start, end = interval_of(context)
+        pattern = self.pattern.replace("{day}", f"{start:%Y-%m-%d}")
+        found = sorted(str(path) for path in ObjectStoragePath(self.root).glob(pattern))
+        self.log.info("%s in %s: %s", pattern, self.root, ", ".join(found) or "nothing yet")
+        if not found:
+            self._require_time(pattern, end + self.grace)
+        return bool(found)
+
+    def _require_time(self, pattern: str, deadline: datetime) -> None:
+        if timezone.utcnow() < deadline:
+            return
+        raise LandingMissing(
+            f"No file matches {pattern} in {self.root}, and its deadline {deadline:%Y-%m-%d %H:%M} UTC is over. "
+            "Deliver the file (one with only a header is a day without events) and clear this task."
+        )

@@ -1,0 +1,95 @@
+"""The operator that submits a job to Spark, fails by the job's own words, and leaves no process behind."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowException
+
+from dags.errors import REASON, failure
+from dags.interval import interval_of
+
+GRACE_S = 3.0  # below the 5 s that Airflow's supervisor leaves between SIGTERM and SIGKILL
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class JobHook(SparkSubmitHook):
+    """Runs spark-submit in a process group of its own, and remembers why the job failed."""
+
+    reason = ""
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of spark-submit: in client mode, the job's own."""
+        return self._submit_sp.returncode if self._submit_sp else None
+
+    def submit(self, application: str = "", **kwargs: Any) -> str | None:
+        """Run spark-submit, which ends with this process even if this process is killed by SIGKILL."""
+        # A log line that is not UTF-8 must not fail the task.
+        text = {"encoding": "utf-8", "errors": "backslashreplace"}
+        return super().submit(application, process_group=0, preexec_fn=_end_with_parent(), **text, **kwargs)
+
+    def on_kill(self) -> None:
+        """End the group, which is the JVM and the Python driver that it started; then what the hook ends."""
+        if self._submit_sp and self._submit_sp.poll() is None:
+            _end_group(self._submit_sp)
+        super().on_kill()
+
+    def _process_spark_submit_log(self, itr: Iterator[Any]) -> None:
+        super()._process_spark_submit_log(self._watched(itr))
+
+    def _watched(self, lines: Iterator[Any]) -> Iterator[Any]:
+        for line in lines:
+            if line.startswith(REASON):
+                self.reason = line.strip()
+            yield line
+
+
+class SubmitJob(SparkSubmitOperator):
+    """One job as one spark-submit; the connection and `spark-defaults.conf` say where and how it runs.
+
+    Raises:
+        JobRefused: the job found its data at fault (exit code 3); Airflow does not retry.
+        JobFailed: anything else; Airflow tries again.
+    """
+
+    def execute(self, context: Context) -> None:
+        """Submit the job, wait for its end, and write on its assets which run made them."""
+        self._hook = hook = self._get_hook()
+        try:
+            super().execute(context)
+        except (AirflowException, RuntimeError) as error:
+            raise failure(hook.exit_code, hook.reason or str(error)) from error
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra.update(_made_by(context))
+
+    def _get_hook(self) -> JobHook:
+        return JobHook(conn_id=self._conn_id, name=self.name, conf=self.conf, application_args=self.application_args)
+
+
+def _made_by(context: Context) -> dict[str, str]:
+    return {"as_of": interval_of(context)[1].isoformat(), "run_id": context["run_id"]}
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """Return what the child does first: ask Linux for SIGTERM when its parent dies. Elsewhere it has no such thing."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up here: after the fork nothing may take a lock
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end_group(leader: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            leader.wait(GRACE_S)
+        os.killpg(leader.pid, signal.SIGKILL)

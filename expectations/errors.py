@@ -1,0 +1,47 @@
+"""What the gate refuses, and why.
+
+ExpectationsError              data or a suite are refused; running it again cannot help (exit code 3)
+├── SuiteError                 a suite's file is wrong: file, line, field and what to write instead
+│   └── SuiteMissing           there is no such file
+├── ColumnUnknown              a suite names a column that the rows do not have
+├── CheckBroken                an expectation could not be evaluated; running it again may help (exit code 1)
+└── ExpectationsFailed         the rows are not what the suite expects
+"""
+
+from pathlib import Path
+
+
+class ExpectationsError(Exception):
+    """Data or a suite are refused. The message says what was wrong, where, and what to do."""
+
+    exit_code = 3
+
+
+class SuiteError(ExpectationsError):
+    """A suite's file is wrong. The message names the file, the line, the field and what to write instead."""
+
+
+class SuiteMissing(SuiteError):
+    """There is no such suite: nothing passes a gate that was never written."""
+
+
+class ColumnUnknown(ExpectationsError):
+    """A suite names a column that the rows do not have."""
+
+
+class CheckBroken(ExpectationsError):
+    """An expectation could not be evaluated, so it is not known whether the rows hold it."""
+
+    exit_code = 1
+
+
+class ExpectationsFailed(ExpectationsError):
+    """The rows are not what the suite expects.
+
+    Attributes:
+        report: The page that a person opens, or None where it could not be written.
+    """
+
+    def __init__(self, message: str, report: Path | None) -> None:
+        super().__init__(message)
+        self.report = report

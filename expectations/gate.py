@@ -1,0 +1,125 @@
+"""The gate: rows that are not what their suite expects go no further."""
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pyspark.sql import DataFrame
+
+from expectations.engine import validate
+from expectations.errors import CheckBroken, ColumnUnknown, ExpectationsFailed
+from expectations.findings import EXAMPLES, Finding, Measured, exceptions, findings
+from expectations.report import write_report
+from expectations.suites import Suite, load_suite
+
+logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """Checks frames against the suites of a folder.
+
+    Args:
+        suites_dir: Folder of the suites; `name` becomes `<suites_dir>/<name>.yaml`.
+        reports_dir: Folder of the reports, `<reports_dir>/<pipeline>/<suite>/<as_of or day>/index.html`.
+    """
+
+    def __init__(self, suites_dir: Path, reports_dir: Path) -> None:
+        self._suites_dir = suites_dir
+        self._reports_dir = reports_dir
+
+    def suite(self, name: str) -> Suite:
+        """Read a suite.
+
+        Raises:
+            SuiteMissing: There is no such file.
+            SuiteError: The file is wrong.
+        """
+        return load_suite(self._suites_dir / f"{name}.yaml")
+
+    def check(self, frame: DataFrame, name: str, context: Mapping[str, str]) -> list[Measured]:
+        """Let the rows pass, or raise; expectations of lower severity than critical are measured and logged only.
+
+        The frame is read several times, so it must be cheap and repeatable: staged files, not a plan.
+
+        Args:
+            frame: The rows.
+            name: The suite's name, which is its path under the folder of suites without `.yaml`.
+            context: What the rows are, for messages and the report's place: `pipeline`, and `as_of` or `day`.
+
+        Raises:
+            SuiteMissing, SuiteError: See `suite`.
+            ColumnUnknown: The suite names a column that the rows do not have.
+            CheckBroken: An expectation could not be evaluated.
+            ExpectationsFailed: A critical expectation does not hold; a report was written.
+        """
+        suite = self.suite(name)
+        _require_columns(frame, suite)
+        result = validate(frame, suite.checks, examples=0)
+        _require_evaluated(suite, result)
+        found = findings(suite.checks, result.results)
+        if not all(finding.success for finding in found):
+            found = _with_details(frame, found)
+            self._judge(suite, found, result, context)
+        return [finding.measured(suite) for finding in found]
+
+    def _judge(self, suite: Suite, found: list[Finding], result: Any, context: Mapping[str, str]) -> None:
+        for finding in found:
+            if not finding.success and not finding.is_fatal:
+                logger.warning("%s: %s %s", _title(suite, context), finding.check.severity, finding.sentence())
+        if any(finding.is_fatal for finding in found):
+            result.results = [finding.result for finding in found]
+            self._refuse(suite, found, result, context)
+
+    def _refuse(self, suite: Suite, found: list[Finding], result: Any, context: Mapping[str, str]) -> NoReturn:
+        report, where = self._report(suite, result, context)
+        fatal = [finding.sentence() for finding in found if finding.is_fatal]
+        for sentence in fatal:
+            logger.error("%s: %s; report: %s", _title(suite, context), sentence, where)
+        raise ExpectationsFailed(
+            f"{_title(suite, context)}: {len(fatal)} of {len(found)} expectations failed: {'; '.join(fatal)}; "
+            f"report: {where}; correct the data and run the task again, or, if they are right, correct {suite.path}",
+            report,
+        )
+
+    def _report(self, suite: Suite, result: Any, context: Mapping[str, str]) -> tuple[Path | None, str]:
+        moment = context.get("as_of") or context.get("day") or "latest"
+        parts = (context.get("pipeline", ""), suite.name, re.sub(r"[^\w.+-]", "-", moment))
+        try:
+            report = write_report(self._reports_dir.joinpath(*parts), suite, result, dict(context))
+        except OSError as error:  # a full disk must not hide what was found
+            return None, f"none, because it could not be written ({error})"
+        return report, str(report)
+
+
+def _title(suite: Suite, context: Mapping[str, str]) -> str:
+    return f"suite {suite.name} ({', '.join(f'{key} {value}' for key, value in context.items())})"
+
+
+def _require_columns(frame: DataFrame, suite: Suite) -> None:
+    for check in suite.checks:
+        for column in check.columns:
+            if column not in frame.columns and check.type != "expect_column_to_exist":
+                raise ColumnUnknown(
+                    f"{suite.path}, line {check.line}: there is no column {column} in the rows of suite {suite.name}: "
+                    f"write one of {', '.join(frame.columns)}"
+                )
+
+
+def _require_evaluated(suite: Suite, result: Any) -> None:
+    for found in result.results:
+        for message in exceptions(found.exception_info):
+            config = found.expectation_config
+            raise CheckBroken(
+                f"{suite.path}, line {config.meta['line']}: {config.type} could not be evaluated: {message}: "
+                "correct it, or run the task again if Spark failed"
+            )
+
+
+def _with_details(frame: DataFrame, found: list[Finding]) -> list[Finding]:
+    """Ask again, with examples, for what failed alone: each example is a Spark job."""
+    failed = tuple(finding.check for finding in found if not finding.success)
+    detailed = findings(failed, validate(frame, failed, examples=EXAMPLES).results)
+    by_line = {finding.check.line: finding for finding in detailed if finding.result.result}
+    return [by_line.get(finding.check.line, finding) for finding in found]

@@ -1,0 +1,200 @@
+"""The command line: the jobs, and what operators do."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.errors import ScorelineError
+from jobs.log import configure_logging
+from jobs.spec import Pipeline, Settings, load_pipeline, load_pipelines, settings
+
+if TYPE_CHECKING:
+    from jobs.run import Run
+
+DAY = click.DateTime(["%Y-%m-%d"])
+PIPELINE = click.argument("pipeline")
+RUN_ID = click.option("--run-id", default="manual", show_default=True, help="Who asks; it is written on every row.")
+ONE_DAY = click.option("--day", type=DAY, required=True, help="The data interval [day, day + 1); its as_of is day + 1.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="scoreline")
+def cli() -> None:
+    """Scoreline: precomputed machine-learning scores, from table to key."""
+
+
+@cli.command()
+@PIPELINE
+@RUN_ID
+@click.option("--day", type=DAY, help="One day to ingest.")
+@click.option("--from", "first", type=DAY, help="First day of a range, which is loaded in one job.")
+@click.option("--to", "last", type=DAY, help="Last day of the range.")
+def ingest(pipeline: str, run_id: str, day: datetime | None, first: datetime | None, last: datetime | None) -> None:
+    """Bring delivered files into the events table."""
+    begin, end = first or day, last or day
+    if begin is None or end is None or (day and (first or last)):
+        raise click.UsageError("give either --day D or --from D --to D")
+    if end < begin:
+        raise click.UsageError(f"--to {end.date()} is before --from {begin.date()}")
+    with started_run(pipeline, end.date(), run_id) as run:
+        from jobs.ingest import ingest as ingest_days
+        from jobs.landing import days_between
+
+        ingest_days(run, days_between(begin.date(), end.date()))
+
+
+@cli.command()
+@PIPELINE
+@RUN_ID
+@ONE_DAY
+@click.option("--model-version", help="Version to score with, given with its digest; default: what the alias names.")
+@click.option("--model-digest", help="SHA-256 that the version's artefact must have.")
+def score(pipeline: str, run_id: str, day: datetime, model_version: str | None, model_digest: str | None) -> None:
+    """Score the population at the end of a day."""
+    with started_run(pipeline, day.date(), run_id) as run:
+        from jobs.registry import resolve
+        from jobs.score import score as score_day
+
+        if not (model_version and model_digest):
+            alias = resolve(run.settings.mlflow_uri, run.pipeline.model.name, run.pipeline.model.alias)
+            model_version, model_digest = alias.version, alias.digest
+        score_day(run, model_version, model_digest)
+
+
+@cli.command()
+@PIPELINE
+@RUN_ID
+@ONE_DAY
+def publish(pipeline: str, run_id: str, day: datetime) -> None:
+    """Publish the scores of a day to Redis."""
+    with started_run(pipeline, day.date(), run_id) as run:
+        from jobs.publish import publish as publish_day
+        from serving.settings import settings as serving_settings
+
+        click.echo(publish_day(run, serving_settings().redis_url))
+
+
+@cli.command()
+@PIPELINE
+@click.option("--as-of", type=DAY, required=True, help="What the training may know: labels mature at this instant.")
+@click.option("--if-missing", is_flag=True, help="Do nothing where the alias names a version already.")
+def train(pipeline: str, as_of: datetime, if_missing: bool) -> None:  # noqa: FBT001  reason: click passes flags so
+    """Train, compare, report, and register a model as the champion."""
+    from jobs.registry import has_alias
+    from jobs.session import spark_session
+    from jobs.training import train as train_model
+
+    declared, found = _declared(pipeline)
+    if if_missing and has_alias(found.mlflow_uri, declared.model.name, declared.model.alias):
+        click.echo(f"{declared.model.name}@{declared.model.alias} is there; nothing to do")
+        return
+    version = train_model(spark_session(f"train {pipeline}"), declared, found, _instant(as_of.date()))
+    click.echo(f"{version.name} version {version.version} is the {declared.model.alias}")
+
+
+@cli.group()
+def model() -> None:
+    """The registered models."""
+
+
+@model.command("resolve")
+@PIPELINE
+@RUN_ID
+def resolve_model(pipeline: str, run_id: str) -> None:
+    """Resolve the alias to a version, once a run, and print it as JSON."""
+    from jobs.registry import resolve_for_run
+
+    declared, found = _declared(pipeline)
+    version = resolve_for_run(found.mlflow_uri, declared, run_id)
+    click.echo(json.dumps({"name": version.name, "version": version.version, "digest": version.digest}))
+
+
+@cli.command()
+@PIPELINE
+@RUN_ID
+@ONE_DAY
+def summary(pipeline: str, run_id: str, day: datetime) -> None:
+    """Sum up what a run did, from the tables and without Spark."""
+    from jobs.summary import summarise
+
+    declared, found = _declared(pipeline)
+    click.echo(summarise(found, declared, day.date(), run_id))
+
+
+@cli.command()
+def pipelines() -> None:
+    """Read and check all pipelines' YAML files."""
+    for name, pipeline in load_pipelines(settings().pipelines).items():
+        click.echo(f"{name}\t{pipeline.schedule.cron}\t{pipeline.owner}\t{pipeline.description}")
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of a pipeline's YAML, for editors."""
+    click.echo(json.dumps(Pipeline.model_json_schema(), indent=2))
+
+
+@cli.command()
+def serve() -> None:
+    """Run the lookup service (the same as `python -m serving`)."""
+    import os
+
+    os.execv(sys.executable, [sys.executable, "-m", "serving"])  # noqa: S606  reason: our own module, no shell
+
+
+@contextmanager
+def started_run(pipeline: str, day: date, run_id: str) -> "Iterator[Run]":
+    """Give a run with its Spark session, and stop that at the end."""
+    from jobs.lake import Lake
+    from jobs.run import Run
+    from jobs.session import spark_session
+    from serving.settings import settings as serving_settings
+
+    declared, found = _declared(pipeline)
+    spark = spark_session(f"{pipeline} {day}")
+    try:
+        yield Run(declared, day, run_id, Lake(spark, found.lake), found, serving_settings().clock)
+    finally:
+        spark.stop()
+
+
+def _declared(pipeline: str) -> tuple[Pipeline, Settings]:
+    found = settings()
+    return load_pipeline(found.pipelines, pipeline), found
+
+
+def _instant(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def main() -> None:
+    """Run a command; a fault ends with one line that says what, where and what to do, and its exit code."""
+    configure_logging()
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001  reason: what is not ours goes on, in fail()
+        fail(error)
+
+
+def fail(error: Exception) -> None:
+    """End the process with an error for people: one line, and the exit code that says whether a retry can help."""
+    known: Any = getattr(error, "exit_code", None)
+    if known is None and not _is_ours(error):
+        raise error
+    text = " ".join(str(error).split())
+    click.echo(f"scoreline: error: {text}", err=True)
+    sys.exit(known or ScorelineError.exit_code)
+
+
+def _is_ours(error: Exception) -> bool:
+    return any(kind.__module__.split(".")[0] in ("jobs", "serving", "expectations") for kind in type(error).__mro__)

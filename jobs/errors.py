@@ -1,0 +1,77 @@
+"""What jobs refuse, and why.
+
+ScorelineError                 a job failed; running it again may help (exit code 1)
+├── SpecError                  a pipeline's files are wrong: file, line, field and remedy
+├── SqlRefused                 a SQL file is missing or does what its contract forbids
+├── Fenced                     another attempt of the same task committed first
+├── RegistryUnavailable        MLflow does not answer
+└── DataFault                  running it again cannot help (exit code 3)
+    ├── FileFault              a landing file is missing, unreadable, of another shape, or delivered twice
+    ├── FrameFault             a frame breaks a contract that no suite can waive (keys, spine, NaN)
+    ├── NothingToPublish       there is no scores partition to publish
+    ├── ModelMissing           there is no such registered model, alias or version
+    ├── ArtefactRefused        a model's artefact is not the one registered, or not one that we may read
+    ├── ModelRefused           a trained model breaks what serving relies on
+    ├── TooLittleHistory       no training set can be cut from the history that there is
+    └── GenerationDiffers      what Redis holds is not what the table holds
+"""
+
+
+class ScorelineError(Exception):
+    """A job failed. Its message says what was wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class SpecError(ScorelineError):
+    """A pipeline's files are wrong. The message names the file, the line, the field and what to write instead."""
+
+
+class SqlRefused(ScorelineError):
+    """A SQL file is missing or does what its contract forbids."""
+
+
+class Fenced(ScorelineError):
+    """Another attempt of the same task committed first, so that this one's write was dropped."""
+
+
+class DataFault(ScorelineError):
+    """Running it again cannot help: the data, a file or an artefact is at fault."""
+
+    exit_code = 3
+
+
+class FileFault(DataFault):
+    """A landing file is missing, unreadable, of another shape than declared, or was delivered twice."""
+
+
+class FrameFault(DataFault):
+    """A frame breaks a contract that no suite can waive: unique keys, one row for each of the spine, finite scores."""
+
+
+class NothingToPublish(DataFault):
+    """There is no scores partition to publish."""
+
+
+class GenerationDiffers(DataFault):
+    """What was read back from Redis is not what the scores table holds."""
+
+
+class RegistryUnavailable(ScorelineError):
+    """MLflow does not answer, or not as the registry should."""
+
+
+class ModelMissing(DataFault):
+    """There is no such registered model, alias or version."""
+
+
+class ArtefactRefused(DataFault):
+    """A model's artefact is not the one that was registered, or not one that may be read."""
+
+
+class ModelRefused(DataFault):
+    """A trained model breaks what serving relies on, so that it was not registered."""
+
+
+class TooLittleHistory(DataFault):
+    """No training set can be cut from the history that there is."""

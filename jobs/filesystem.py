@@ -1,0 +1,76 @@
+"""Files on any Hadoop file system, through the JVM that Spark runs on; no file is ever held in memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """The file system below one root folder or URI."""
+
+    spark: SparkSession
+    root: str
+
+    @property
+    def _jvm(self) -> Any:
+        return self.spark._jvm  # noqa: SLF001  reason: PySpark has no public way to Hadoop's FileSystem
+
+    @property
+    def _configuration(self) -> Any:
+        return self.spark._jsc.hadoopConfiguration()  # noqa: SLF001  reason: as above
+
+    def _path(self, name: str) -> Any:
+        return self._jvm.org.apache.hadoop.fs.Path(f"{self.root.rstrip('/')}/{name}".rstrip("/"))
+
+    def _of(self, path: Any) -> Any:
+        return path.getFileSystem(self._configuration)
+
+    def glob(self, pattern: str) -> list[tuple[str, int]]:
+        """Return (URI, size in bytes) of the files that match, sorted; names that begin with _ or . do not count."""
+        path = self._path(pattern)
+        found = self._of(path).globStatus(path) or []
+        named = ((file.getPath(), int(file.getLen())) for file in found if file.isFile())
+        return sorted((place.toUri().toString(), size) for place, size in named if place.getName()[0] not in "_.")
+
+    def sha256(self, uri: str) -> str:
+        """Return the SHA-256 of a file's bytes, in hexadecimal."""
+        stream = self._open(uri)
+        try:
+            return str(self._jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream))
+        finally:
+            stream.close()
+
+    def first_line(self, uri: str) -> str | None:
+        """Return a text file's first line, unpacked as its name says; None when it has not one.
+
+        A packed file is read to its end, so that a truncated one is noticed here and not in the middle of a job.
+
+        Raises:
+            OSError: the file can't be read, or ends too early.
+        """
+        path, stream = self._jvm.java.net.URI(uri), self._open(uri)
+        factory = self._jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(self._configuration)
+        codec = factory.getCodec(self._jvm.org.apache.hadoop.fs.Path(path))
+        try:
+            unpacked = stream if codec is None else codec.createInputStream(stream)
+            reader = self._jvm.java.io.BufferedReader(self._jvm.java.io.InputStreamReader(unpacked, "UTF-8"))
+            line = reader.readLine()
+            if codec is not None:
+                reader.transferTo(self._jvm.java.io.Writer.nullWriter())
+        except Py4JJavaError as error:
+            raise OSError(str(error.java_exception.toString())) from None
+        finally:
+            stream.close()
+        return None if line is None else str(line)
+
+    def delete(self, name: str) -> None:
+        """Delete a folder below the root, if it is there."""
+        path = self._path(name)
+        self._of(path).delete(path, True)  # noqa: FBT003  reason: Java's signature; True is recursive
+
+    def _open(self, uri: str) -> Any:
+        path = self._jvm.org.apache.hadoop.fs.Path(self._jvm.java.net.URI(uri))
+        return self._of(path).open(path)

@@ -1,0 +1,106 @@
+"""The ledger of generations in Delta: tokens are reserved there before the first block is written."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import Fenced
+from jobs.lake import Fence
+from jobs.run import Run
+from jobs.tables import publications_table
+
+RESERVED, LIVE, HISTORY, REMOVED = "reserved", "live", "history only", "removed"
+TRIES = 20
+GRACE = timedelta(seconds=10)  # no reader holds a head longer
+
+
+def _utc(instant: datetime) -> datetime:
+    """Return an instant of a row, which Spark gives in local time and without saying so."""
+    return instant.astimezone(UTC)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger says of a generation."""
+
+    token: int
+    rows: int = 0
+    checksum: int = 0
+    buckets: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger of one run's pipeline."""
+
+    run: Run
+
+    @property
+    def name(self) -> str:
+        """The ledger's table."""
+        return f"publications/{self.run.pipeline.name}"
+
+    def reserve(self, rows: int, buckets: int) -> Entry:
+        """Return an entry with a token that nobody else has, above all that were reserved before.
+
+        The token is the version of a Delta transaction: of two publishers that try the same, one alone can commit.
+        """
+        self.run.lake.create(publications_table(self.run.pipeline.name))
+        for _ in range(TRIES):
+            token = max(self.run.lake.last_transaction(self.name, "tokens"), 0) + 1
+            entry = Entry(token, rows, 0, buckets)
+            try:
+                self.run.lake.append(self._rows([entry], RESERVED), self.name, Fence("tokens", token))
+            except Fenced:
+                continue
+            return entry
+        raise Fenced(f"{self.name}: no token was free in {TRIES} tries; run the task again")
+
+    def write(self, event: str, entries: list[Entry]) -> None:
+        """Put on record what happened to generations."""
+        frame = self._rows(entries, event)
+        frame.write.format("delta").mode("append").save(self.run.lake.path(self.name))
+
+    def removable(self, live: int) -> list[Entry]:
+        """Return the generations that may go: not live, not among the last that were, and nobody's work any more.
+
+        A generation that never went live counts as abandoned when its task must have ended, by the pipeline's timeout.
+        """
+        rows = self.run.lake.read(self.name)
+        by_token = rows.groupBy("token").agg(
+            F.max(F.when(F.col("event") == LIVE, F.col("at"))).alias("live_at"),
+            F.min("at").alias("reserved_at"),
+            F.max("buckets").alias("buckets"),
+            F.max(F.col("event").isin(REMOVED, HISTORY)).alias("gone"),
+        )
+        known = by_token.where("NOT gone").orderBy("token").collect()
+        lived = [row for row in known if row.live_at is not None]
+        kept = {live, *(row.token for row in lived[-self.run.pipeline.publication.keep :])}
+        now = self.run.clock.now()
+        overtaken = {row.token for row, next_row in pairwise(lived) if _utc(next_row.live_at) <= now - GRACE}
+        timeout = timedelta(minutes=self.run.pipeline.schedule.timeout_minutes)
+        abandoned = {row.token for row in known if row.live_at is None and _utc(row.reserved_at) < now - timeout}
+        may_go = (overtaken | abandoned) - kept
+        return [Entry(row.token, buckets=row.buckets) for row in known if row.token in may_go]
+
+    def _rows(self, entries: list[Entry], event: str) -> DataFrame:
+        lake, run = self.run.lake, self.run
+        rows = [
+            (
+                one.token,
+                event,
+                run.clock.now(),
+                run.as_of,
+                run.run_id,
+                one.rows,
+                str(one.checksum),
+                one.buckets,
+                one.note,
+            )
+            for one in entries
+        ]
+        return lake.spark.createDataFrame(rows, lake.read(self.name).schema).coalesce(1)

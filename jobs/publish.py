@@ -1,0 +1,156 @@
+"""Publish: a generation of packed blocks, read back and compared with the table, then the swap of the head."""
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from pyspark.sql import DataFrame, Row
+
+from jobs import generation as blocks
+from jobs.errors import GenerationDiffers, NothingToPublish, ScorelineError
+from jobs.generation import Generation
+from jobs.ledger import HISTORY, LIVE, REMOVED, Entry, Ledger
+from jobs.quality import Measure, count
+from jobs.run import CHAMPION, Run
+from serving.blocks import Tally
+from serving.errors import HashCollision
+from serving.head import Fallback, Head, Model, decide
+from serving.layout import Layout
+from serving.store import Store
+
+LOG = logging.getLogger(__name__)
+SALTS = 8
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition of the scores table: its rows (key, score), how many, and what all of them carry."""
+
+    scores: DataFrame
+    rows: int
+    origin: Row
+
+
+def publish(run: Run, redis_url: str) -> str:
+    """Publish the run's scores and return the verdict: "live", or "history only" where a newer as_of is live.
+
+    Raises:
+        NothingToPublish: the run's date has no scores.
+        GenerationDiffers: what Redis holds is not what the table holds. What was live stays live.
+        ServingError: Redis is away, full, or may evict what it holds.
+    """
+    partition = _partition(run)
+    ledger = Ledger(run)
+    with Store(redis_url) as store:
+        store.require_noeviction()
+        # Observed before anything is written: whoever swaps in between makes our swap fail.
+        observed, live = store.observe(run.pipeline.name)
+        layout = Layout.fitting(partition.rows, run.pipeline.publication.keys_per_block)
+        entry = ledger.reserve(partition.rows, layout.buckets)
+        draft = _head(run, partition, live, Generation(redis_url, run.pipeline.name, entry.token, layout))
+        if live is not None and decide(live, draft) == HISTORY:
+            return _history_only(run, ledger, entry, live)
+        head = _built(partition, draft, redis_url)
+        _swap(store, observed, head)
+        entry = replace(entry, checksum=head.checksum)
+        ledger.write(LIVE, [entry])
+        removed = _remove_old(run, store, ledger, entry.token)
+    _record(run, LIVE, entry, removed)
+    return LIVE
+
+
+def _partition(run: Run) -> Partition:
+    name = f"scores/{run.pipeline.name}"
+    scores = run.lake.read(name).where(run.partition) if run.lake.has(name) else None
+    origin = scores.first() if scores is not None else None
+    if scores is None or origin is None:
+        raise NothingToPublish(
+            f"{name} has no scores as of {run.as_of.date()}; "
+            f"run `scoreline score {run.pipeline.name} --day {run.day}` first"
+        )
+    return Partition(scores.select("key", "score"), scores.count(), origin)
+
+
+def _head(run: Run, partition: Partition, live: Head | None, generation: Generation) -> Head:
+    origin, fallback = partition.origin, run.pipeline.fallback
+    model = Model(origin.model_name, origin.model_version, origin.model_digest)
+    return Head(
+        pipeline=run.pipeline.name,
+        token=generation.token,
+        epoch=1 if live is None else live.epoch + (live.model != model),
+        as_of=_micros(run.as_of),
+        arms=(CHAMPION,),
+        model=model,
+        rows=partition.rows,
+        checksum=0,
+        layout=generation.layout,
+        events_version=origin.events_version,
+        run_id=run.run_id,
+        published_at=_micros(run.clock.now()),
+        fallback=None if fallback is None else Fallback(fallback.kind, fallback.score),
+    )
+
+
+def _built(partition: Partition, draft: Head, redis_url: str) -> Head:
+    """Write the blocks under the first salt that keeps all keys apart, read them back, and return the head for them."""
+    for salt in range(SALTS):
+        layout = replace(draft.layout, salt=salt)
+        generation = Generation(redis_url, draft.pipeline, draft.token, layout)
+        try:
+            blocks.write(partition.scores, generation)
+        except HashCollision as collision:
+            LOG.warning("%s: drawing another salt", collision)
+            continue
+        return replace(draft, layout=layout, checksum=_verified(partition, generation).checksum)
+    raise GenerationDiffers(f"{draft.pipeline}: keys share a hash under each of {SALTS} salts; are the keys unique?")
+
+
+def _verified(partition: Partition, generation: Generation) -> Tally:
+    """Return the tally of the partition, if all blocks that Redis holds have the same."""
+    table = blocks.expected(partition.scores, generation.layout)
+    redis = blocks.read_back(partition.scores.sparkSession.range(generation.layout.buckets), generation)
+    if table != redis:
+        raise GenerationDiffers(
+            f"{generation.pipeline}: generation {generation.token} in Redis has {redis.rows} rows, checksum "
+            f"{redis.checksum}; the table has {table.rows}, {table.checksum}. It did not go live; run the task again"
+        )
+    LOG.info("generation %d: %d rows read back and equal to the table", generation.token, redis.rows)
+    return table
+
+
+def _swap(store: Store, observed: bytes | None, head: Head) -> None:
+    store.register(head.pipeline)
+    if not store.swap(observed, head):
+        raise ScorelineError(
+            f"{head.pipeline}: another generation went live while {head.token} was being written; it did not go live. "
+            "Run the task again: it decides anew which of the two is newer"
+        )
+    LOG.info("generation %d is live: %d scores", head.token, head.rows)
+
+
+def _history_only(run: Run, ledger: Ledger, entry: Entry, live: Head) -> str:
+    newer = datetime.fromtimestamp(live.as_of / 1e6, UTC)
+    entry = replace(entry, note=f"generation {live.token} as of {newer:%Y-%m-%d} is newer and stays live")
+    ledger.write(HISTORY, [entry])
+    LOG.info("as of %s: history only, %s", run.as_of.date(), entry.note)
+    _record(run, HISTORY, entry, 0)
+    return HISTORY
+
+
+def _remove_old(run: Run, store: Store, ledger: Ledger, live: int) -> int:
+    """Remove the generations that nobody can want any more, and return how many there were."""
+    old = ledger.removable(live)
+    for entry in old:
+        store.remove_generation(run.pipeline.name, entry.token, range(entry.buckets))
+    if old:
+        ledger.write(REMOVED, old)
+    return len(old)
+
+
+def _record(run: Run, verdict: str, entry: Entry, removed: int) -> None:
+    published = Measure("", "verdict", "", success=True, observed=f"{verdict} {entry.note}".strip())
+    run.record("publish", [published, count("generation", entry.token), count("generations removed", removed)])
+
+
+def _micros(instant: datetime) -> int:
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

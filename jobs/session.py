@@ -1,0 +1,26 @@
+"""The Spark session of every job: what must hold everywhere; the rest is the cluster's own configuration."""
+
+from pyspark.sql import SparkSession
+
+# Time zone and parameters decide what a query means, so no cluster's configuration may change them.
+MEANING = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    # Without it Delta's extension leaves named parameters unbound (UNBOUND_SQL_PARAMETER).
+    "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
+}
+
+
+def spark_session(name: str) -> SparkSession:
+    """Return the session of this process, made from the cluster's `spark-defaults.conf` and what jobs rely on.
+
+    The embedded default writes its `spark-defaults.conf` (jars, memory, JVM options) at set-up and names its folder in
+    `SPARK_CONF_DIR`.
+    """
+    builder = SparkSession.builder.appName(f"scoreline {name}")
+    for key, value in MEANING.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("WARN")
+    return session

@@ -1,0 +1,213 @@
+"""What a pipeline's YAML may say, as types."""
+
+import re
+from datetime import date, timedelta
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+SQL_TYPE = re.compile(
+    r"string|boolean|tinyint|smallint|int|bigint|float|double|date|timestamp|decimal\(\d{1,2},\s*\d{1,2}\)"
+)
+RESERVED = frozenset({"key", "as_of", "events", "spine", "as_ofs", "day", "file_digest", "source_file", "parse_fault"})
+CRON_FIELDS = 5
+
+
+def _identifier(value: str) -> str:
+    if not IDENTIFIER.fullmatch(value):
+        raise ValueError(f"'{value}' is not a name: write lower-case letters, digits and _, a letter first")
+    return value
+
+
+def _column(value: str) -> str:
+    if value in RESERVED:
+        raise ValueError(f"'{value}' is a name that Scoreline uses itself: choose another for this column")
+    return _identifier(value)
+
+
+def _sql_type(value: str) -> str:
+    if not SQL_TYPE.fullmatch(value):
+        raise ValueError(
+            f"'{value}' is not a column type: write string, int, bigint, double, date, timestamp, decimal(10,2)"
+        )
+    return value
+
+
+def _landing(value: str) -> str:
+    if "{day}" not in value:
+        raise ValueError(
+            f"'{value}' does not say where the day goes: write {{day}} in it, as in sales/date={{day}}/*.csv"
+        )
+    if value.startswith("/") or ".." in value.split("/"):
+        raise ValueError(f"'{value}' leaves the landing folder: write a path relative to it")
+    return value
+
+
+def _cron(value: str) -> str:
+    if len(value.split()) != CRON_FIELDS:
+        raise ValueError(f"'{value}' is not a cron expression: write five fields, as in 0 0 * * *")
+    return value
+
+
+Identifier = Annotated[str, AfterValidator(_identifier)]
+Column = Annotated[str, AfterValidator(_column)]
+SqlType = Annotated[str, AfterValidator(_sql_type)]
+Landing = Annotated[str, AfterValidator(_landing)]
+Cron = Annotated[str, AfterValidator(_cron)]
+
+
+class Declared(BaseModel):
+    """Base of all that a YAML declares: unknown fields are mistakes, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Schedule(Declared):
+    """When the DAG runs, and how it deals with a task that fails."""
+
+    cron: Cron = Field("0 0 * * *", description="Cron expression, UTC: the bounds of the data intervals.")
+    start_date: date = Field(description="Day of the first data interval.")
+    end_date: date | None = Field(None, description="Day of the last data interval, for a source that ends.")
+    max_active_runs: PositiveInt = Field(1, description="Runs of this pipeline at the same time.")
+    retries: int = Field(2, ge=0, description="Retries of a task whose failure a retry can mend.")
+    retry_delay_s: PositiveInt = Field(30, description="Seconds before the first retry; they double with each.")
+    timeout_minutes: PositiveInt = Field(60, description="Longest time that a task may take, in minutes.")
+
+    @model_validator(mode="after")
+    def _end_is_not_before_start(self) -> "Schedule":
+        if self.end_date and self.end_date < self.start_date:
+            raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}: write a later end_date")
+        return self
+
+
+class Source(Declared):
+    """One kind of file that an upstream system delivers, and the table that it becomes."""
+
+    kind: Literal["events", "dimension"] = Field(
+        "events", description="events: things that happened; dimension: attributes, kept with validity intervals."
+    )
+    landing: Landing = Field(description="Glob of an interval's files under the landing folder, with {day}.")
+    first_day: date = Field(description="Day of the first file.")
+    deadline_hours: float = Field(6, ge=0, description="Hours after the interval's end until which a file may come.")
+    columns: dict[Column, SqlType] = Field(min_length=1, description="The file's columns in their order, with types.")
+    event_time: str | None = Field(None, description="Column that says when the event happened (events only).")
+    arrived_at: str | None = Field(
+        None, description="Column that says when it was delivered; default: the interval's end."
+    )
+    event_id: str | None = Field(
+        None, description="Column that identifies an event; default: a digest of file and row."
+    )
+    suite: Identifier = Field(description="Expectation suite of the staged rows.")
+
+    @model_validator(mode="after")
+    def _columns_are_declared(self) -> "Source":
+        if self.kind == "events" and self.event_time is None:
+            raise ValueError("event_time is missing: name the column that says when the event happened")
+        for role in ("event_time", "arrived_at", "event_id"):
+            column = getattr(self, role)
+            if column is not None and column not in self.columns:
+                raise ValueError(f"{role} names '{column}', which is not among columns: {', '.join(self.columns)}")
+        for role in ("event_time", "arrived_at"):
+            column = getattr(self, role)
+            if column is not None and self.columns[column] not in ("date", "timestamp"):
+                raise ValueError(f"{role} column '{column}' is {self.columns[column]}: declare it as date or timestamp")
+        return self
+
+
+class ModelRef(Declared):
+    """The registered model that scores."""
+
+    name: Identifier = Field(description="Name of the registered model.")
+    alias: Identifier = Field("champion", description="Alias that a run resolves to a version, once, at its start.")
+
+
+class FeatureRef(Declared):
+    """The features, which `features.sql` defines."""
+
+    suite: Identifier = Field("features", description="Expectation suite of the features.")
+
+
+class LabelRef(Declared):
+    """The label, which `labels.sql` defines."""
+
+    horizon_days: PositiveInt = Field(description="Days after as_of that the label looks at.")
+
+    @property
+    def horizon(self) -> timedelta:
+        """The time after as_of at which a label is mature."""
+        return timedelta(days=self.horizon_days)
+
+
+class Training(Declared):
+    """The as_of dates of the training set, and how they are split in time."""
+
+    first_as_of: date = Field(description="First as_of of the training set.")
+    every_days: PositiveInt = Field(7, description="Days between two as_of dates of the training set.")
+    calibration_days: PositiveInt = Field(description="Days of as_of dates that calibrate the model.")
+    test_days: PositiveInt = Field(description="Days of as_of dates, the last mature ones, that only test it.")
+
+
+class ScoreRef(Declared):
+    """The scores."""
+
+    suite: Identifier = Field("scores", description="Expectation suite of the scores.")
+
+
+class Publication(Declared):
+    """How scores are published to Redis."""
+
+    keep: PositiveInt = Field(3, description="Generations that stay, for rollback.")
+    keys_per_block: int = Field(64, ge=1, le=1024, description="Entity keys that share one packed block, on average.")
+
+
+class Fallback(Declared):
+    """What an unknown entity key gets."""
+
+    kind: Literal["constant"] = Field("constant", description="constant: one score for all unknown keys.")
+    score: float = Field(description="The score that an unknown key gets, marked as fallback.")
+
+
+class Pipeline(Declared):
+    """A pipeline: all of one YAML file."""
+
+    name: Identifier = Field(
+        description="Name of the pipeline, of its DAG and of its tables; the file is called so too."
+    )
+    description: str = Field(min_length=1, description="What the scores are for.")
+    owner: str = Field(min_length=1, description="Who answers for it.")
+    tags: tuple[str, ...] = Field((), description="Tags of the DAG.")
+    entity_key: Column = Field(description="Column, in every source, of the key that a score belongs to.")
+    schedule: Schedule
+    sources: dict[Identifier, Source] = Field(
+        min_length=1, description="One source of events, any number of dimensions."
+    )
+    features: FeatureRef = Field(default_factory=lambda: FeatureRef(suite="features"))
+    label: LabelRef
+    training: Training
+    model: ModelRef
+    scores: ScoreRef = Field(default_factory=lambda: ScoreRef(suite="scores"))
+    publication: Publication = Field(default_factory=lambda: Publication(keep=3, keys_per_block=64))
+    fallback: Fallback | None = Field(None, description="What an unknown key gets; without it, 404.")
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> "Pipeline":
+        events = [name for name, source in self.sources.items() if source.kind == "events"]
+        if len(events) != 1:
+            raise ValueError(f"sources has {len(events)} of kind events: declare exactly one")
+        for name, source in self.sources.items():
+            if source.columns.get(self.entity_key) != "string":
+                raise ValueError(f"sources.{name}.columns must have the entity key: write {self.entity_key}: string")
+            if name in RESERVED:
+                raise ValueError(f"sources.{name}: Scoreline uses this name itself; choose another")
+        return self
+
+    @property
+    def events(self) -> tuple[str, Source]:
+        """The name and the declaration of the one source of events."""
+        return next((name, source) for name, source in self.sources.items() if source.kind == "events")
+
+    @property
+    def dimensions(self) -> dict[str, Source]:
+        """The sources of attributes, by name."""
+        return {name: source for name, source in self.sources.items() if source.kind == "dimension"}

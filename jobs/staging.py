@@ -1,0 +1,114 @@
+"""From delivered text to typed rows: pure transforms in which a cell that is not of its type leaves a word."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import DateType, StringType, StructField, StructType, TimestampType
+
+from jobs.landing import LandingFile
+from jobs.spec import Source
+
+DELIVERY = ("day", "source_file", "file_digest")
+_CORRUPT = "_corrupt"
+# Spark's casts also take '1998', '19980601' and '1998-6-1': as dates upstream never wrote, they are refused.
+_ISO = {
+    "date": r"^\d{4}-\d{2}-\d{2}$",
+    "timestamp": r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?$",
+}
+_FILES = StructType(
+    [
+        StructField("uri", StringType(), nullable=False),
+        StructField("source_file", StringType(), nullable=False),
+        StructField("file_digest", StringType(), nullable=False),
+        StructField("day", DateType(), nullable=False),
+        StructField("delivered_at", TimestampType(), nullable=False),
+    ]
+)
+
+
+def read_rows(spark: SparkSession, source: Source, files: Sequence[LandingFile]) -> DataFrame:
+    """Return the files' rows as text: the declared columns, `_corrupt`, and which file each row is from."""
+    text = StructType([StructField(name, StringType()) for name in (*source.columns, _CORRUPT)])
+    reader = spark.read.schema(text).option("header", value=True).option("columnNameOfCorruptRecord", _CORRUPT)
+    rows = reader.csv([file.uri for file in files]).withColumn("uri", _plain_uri(F.col("_metadata.file_path")))
+    known = [(_without_slashes(file.uri), file.name, file.digest, file.day, delivered_at(file)) for file in files]
+    return rows.join(F.broadcast(spark.createDataFrame(known, _FILES)), "uri").drop("uri")
+
+
+def delivered_at(file: LandingFile) -> datetime:
+    """Return when an interval's file counts as delivered: at the interval's end, whenever our job ran."""
+    return datetime.combine(file.day + timedelta(days=1), time(), UTC)
+
+
+def staged(rows: DataFrame, source: Source) -> DataFrame:
+    """Return typed rows: identity, declared columns, delivery, `parse_fault` (null if fine) and `raw` (JSON)."""
+    texts = [F.col(name) for name in source.columns]
+    raw = rows.withColumn("raw", F.coalesce(F.col(_CORRUPT), F.to_json(F.struct(*texts))))
+    typed = raw.select(
+        *[_typed(name, kind).alias(f"typed_{name}") for name, kind in source.columns.items()],
+        *[_fault(name, kind).alias(f"fault_{name}") for name, kind in source.columns.items()],
+        *texts, "raw", "delivered_at", *DELIVERY, F.col(_CORRUPT),
+    )  # fmt: skip
+    timed = typed.withColumn("arrived_at", _time(source.arrived_at, F.col("delivered_at")))
+    if source.kind == "dimension":
+        return _finished(timed.withColumn("valid_from", F.col("arrived_at")), source, ("valid_from",))
+    happened = timed.withColumn("event_time", _time(source.event_time, F.lit(None).cast("timestamp")))
+    return _finished(_identified(happened, source), source, ("event_id", "event_time", "arrived_at"))
+
+
+def _identified(rows: DataFrame, source: Source) -> DataFrame:
+    """Add event_id: upstream's, else a digest of the file's bytes, the row, and which of its equals in the file it is.
+
+    Equal rows of a file are different events, and as they are equal it does not matter which of them is called first.
+    """
+    if source.event_id is not None:
+        return rows.withColumn("event_id", F.col(f"typed_{source.event_id}").cast("string"))
+    numbered = rows.withColumn("n", F.expr("row_number() OVER (PARTITION BY source_file, raw ORDER BY raw)"))
+    return numbered.withColumn("event_id", F.sha2(F.concat_ws("\x1f", "file_digest", "raw", "n"), 256))
+
+
+def _finished(rows: DataFrame, source: Source, first: tuple[str, ...]) -> DataFrame:
+    own = [F.col(f"typed_{name}").alias(name) for name in source.columns if name not in first]
+    return rows.select(*first, *own, *DELIVERY, _faults(source).alias("parse_fault"), "raw")
+
+
+def _faults(source: Source) -> Column:
+    said = [F.col(f"fault_{name}") for name in source.columns]
+    shape = F.when(F.col(_CORRUPT).isNotNull(), F.lit(f"the row does not have {len(source.columns)} values"))
+    words = [shape, *said]
+    if source.kind == "events":
+        words.append(F.when(F.expr("event_time > arrived_at"), F.lit(f"{source.event_time}: it is after the delivery")))
+    text = F.concat_ws("; ", *words)
+    return F.when(text != "", text)
+
+
+def _typed(name: str, kind: str) -> Column:
+    trimmed = F.trim(F.col(name))
+    value = F.col(name) if kind == "string" else trimmed.try_cast(kind)
+    if kind in _ISO:
+        return F.when(trimmed.rlike(_ISO[kind]), value)
+    if kind in ("float", "double"):
+        return F.when(~F.isnan(value) & (F.abs(value) != float("inf")), value)
+    if kind.startswith("decimal"):
+        # A cast rounds 11.777 to 11.78 without a word; the row says that it can't be held.
+        return F.when(value == trimmed.try_cast("decimal(38,18)"), value)
+    return value
+
+
+def _fault(name: str, kind: str) -> Column:
+    broken = F.col(name).isNotNull() & _typed(name, kind).isNull()
+    return F.when(broken, F.concat(F.lit(f"{name}: '"), F.substring(name, 1, 40), F.lit(f"' is not {kind}")))
+
+
+def _time(column: str | None, otherwise: Column) -> Column:
+    return otherwise if column is None else F.col(f"typed_{column}").cast("timestamp")
+
+
+def _plain_uri(uri: Column) -> Column:
+    return F.regexp_replace(uri, "^file:/+", "file:/")
+
+
+def _without_slashes(uri: str) -> str:
+    return "file:/" + uri.removeprefix("file:").lstrip("/") if uri.startswith("file:") else uri

@@ -1,0 +1,170 @@
+"""The Delta tables: columns with comments, partitions and properties."""
+
+from dataclasses import dataclass, field
+
+from pyspark.sql.types import StructType
+
+from jobs.spec import Source
+
+# Rows know the commit that added them: "as it stood" is a filter. A writer feature, so that any reader still reads.
+ROW_TRACKING = {"delta.enableRowTracking": "true"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: name, SQL type and what it means."""
+
+    name: str
+    type: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its name below the lake root, its columns, partitions and properties."""
+
+    name: str
+    columns: tuple[Column, ...]
+    partitions: tuple[str, ...] = ()
+    properties: dict[str, str] = field(default_factory=dict)
+
+    def ddl(self, path: str) -> str:
+        """Return the statement that creates this table at `path`, if it is not there."""
+        columns = ", ".join(
+            f"`{column.name}` {column.type} COMMENT {_quoted(column.comment)}" for column in self.columns
+        )
+        partitions = f" PARTITIONED BY ({', '.join(self.partitions)})" if self.partitions else ""
+        pairs = ", ".join(f"'{key}' = '{value}'" for key, value in self.properties.items())
+        properties = f" TBLPROPERTIES ({pairs})" if pairs else ""
+        return f"CREATE TABLE IF NOT EXISTS delta.`{path}` ({columns}) USING delta{partitions}{properties}"
+
+    @property
+    def names(self) -> list[str]:
+        """The columns' names, in order."""
+        return [column.name for column in self.columns]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+_DELIVERY = (
+    Column("day", "DATE", "the data interval [day, day + 1) that the file was delivered for"),
+    Column("source_file", "STRING", "the landing file, below the landing folder"),
+    Column("file_digest", "STRING", "SHA-256 of the landing file"),
+)
+_IDENTITY = (
+    Column("event_id", "STRING", "the upstream id, else a digest of the file and the row"),
+    Column("event_time", "TIMESTAMP", "when it happened"),
+    Column("arrived_at", "TIMESTAMP", "when it was delivered"),
+)
+# Only these have statistics: keys hash badly into ranges, and statistics of raw text would copy it into the log.
+_SKIPPING = {"delta.dataSkippingStatsColumns": "event_time,arrived_at,day,file_digest"}
+
+
+def events_table(name: str, source: Source) -> Table:
+    """Return the table of a source of events."""
+    own = tuple(Column(column, kind.upper(), f"as delivered: {column}") for column, kind in source.columns.items())
+    return Table(
+        f"events/{name}", (*_IDENTITY, *_without(own, _IDENTITY), *_DELIVERY), (), {**ROW_TRACKING, **_SKIPPING}
+    )
+
+
+def dimension_table(name: str, source: Source) -> Table:
+    """Return the table of a dimension: a row for each change, valid from its delivery until the key's next row."""
+    own = tuple(Column(column, kind.upper(), f"as delivered: {column}") for column, kind in source.columns.items())
+    since = Column("valid_from", "TIMESTAMP", "when it was delivered; valid until the next row of the key")
+    return Table(f"dimensions/{name}", (since, *own, *_DELIVERY), (), ROW_TRACKING)
+
+
+def quarantine_table(name: str) -> Table:
+    """Return the table of the rows that a source delivered and the audit rejected."""
+    return Table(
+        f"quarantine/{name}",
+        (
+            Column("event_id", "STRING", "identifies the row, as in the source's own table"),
+            Column("reasons", "ARRAY<STRING>", "why it was rejected, one for each expectation that it breaks"),
+            Column("raw", "STRING", "the row as delivered, as JSON"),
+            *_DELIVERY,
+            Column("run_id", "STRING", "the run that rejected it"),
+        ),
+        properties={"delta.dataSkippingStatsColumns": "day,file_digest"},
+    )
+
+
+_SCORE = (
+    Column("key", "STRING", "entity key"),
+    Column("score", "FLOAT", "the model's score, 32 bits"),
+    Column("as_of", "TIMESTAMP", "the instant that the score looks back from"),
+    Column("as_of_date", "DATE", "date of as_of; partition"),
+    Column("arm", "STRING", "which model of an experiment; partition"),
+    Column("model_name", "STRING", "registered model"),
+    Column("model_version", "STRING", "its version"),
+    Column("model_digest", "STRING", "SHA-256 of its artefact"),
+    Column("events_version", "BIGINT", "version of the events table that was read"),
+    Column("run_id", "STRING", "the run that scored"),
+)
+_BY_DATE = {"delta.dataSkippingStatsColumns": "as_of"}
+
+
+def scores_table(pipeline: str) -> Table:
+    """Return the table of scores, a partition for each as_of date and arm."""
+    return Table(f"scores/{pipeline}", _SCORE, ("as_of_date", "arm"), _BY_DATE)
+
+
+def features_table(pipeline: str, schema: StructType) -> Table:
+    """Return the table of what the model saw, a partition for each as_of date; `schema` is that of the features."""
+    comments = {"key": "entity key", "as_of": "the instant that the features look back from"}
+    own = (
+        Column(field.name, field.dataType.simpleString().upper(), comments.get(field.name, f"feature {field.name}"))
+        for field in schema
+    )
+    date = Column("as_of_date", "DATE", "date of as_of; partition")
+    return Table(f"features/{pipeline}", (*own, date), ("as_of_date",), _BY_DATE)
+
+
+def superseded_table(pipeline: str) -> Table:
+    """Return the table of the scores that a later run of the same date replaced."""
+    when = Column("superseded_at", "TIMESTAMP", "when the replacement was written")
+    return Table(f"scores_superseded/{pipeline}", (*_SCORE, when), ("as_of_date", "arm"), _BY_DATE)
+
+
+def quality_table(pipeline: str) -> Table:
+    """Return the table of what was measured and judged."""
+    return Table(
+        f"quality/{pipeline}",
+        (
+            Column("as_of", "TIMESTAMP", "end of the data interval"),
+            Column("step", "STRING", "ingest, score or publish"),
+            Column("suite", "STRING", "expectation suite, empty for a plain count"),
+            Column("metric", "STRING", "the expectation, or what was counted"),
+            Column("column", "STRING", "the column it is about, empty for the table"),
+            Column("success", "BOOLEAN", "the verdict"),
+            Column("observed", "STRING", "what was observed"),
+            Column("run_id", "STRING", "the run"),
+            Column("measured_at", "TIMESTAMP", "when it was written"),
+        ),
+    )
+
+
+def publications_table(pipeline: str) -> Table:
+    """Return the ledger of generations: a row for each thing that happened to one."""
+    return Table(
+        f"publications/{pipeline}",
+        (
+            Column("token", "BIGINT", "the generation; rises with each reservation"),
+            Column("event", "STRING", "reserved, live, history only or removed"),
+            Column("at", "TIMESTAMP", "when it happened"),
+            Column("as_of", "TIMESTAMP", "as_of of the scores"),
+            Column("run_id", "STRING", "the run that published"),
+            Column("rows", "BIGINT", "scores in the generation"),
+            Column("checksum", "STRING", "additive checksum over hash and score, modulo 2^64"),
+            Column("buckets", "BIGINT", "packed blocks of the generation"),
+            Column("note", "STRING", "why, in words"),
+        ),
+    )
+
+
+def _without(columns: tuple[Column, ...], taken: tuple[Column, ...]) -> tuple[Column, ...]:
+    names = {column.name for column in taken}
+    return tuple(column for column in columns if column.name not in names)

@@ -1,0 +1,157 @@
+"""The training set: point-in-time features and mature labels over many as_of dates, computed in one pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import TooLittleHistory
+from jobs.features import SPINE, feature_names, features, labels, population
+from jobs.scoring import Matrix
+from jobs.spec import Pipeline, Settings
+from jobs.sqlfile import SqlFile, read_sql
+from jobs.training.split import Split
+
+# scikit-learn trains on one machine: beyond this many rows a fixed share of the entity keys is taken.
+MAX_ROWS = 2_000_000
+SHARES = 1_000
+FEWEST_OF_A_CLASS = 20
+EVALUATION = "evaluation_"
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The SQL of a training set. `evaluation` may be missing: then there are no slices and no baselines to speak of."""
+
+    population: SqlFile
+    features: SqlFile
+    labels: SqlFile
+    evaluation: SqlFile | None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file, by its kind."""
+        return {kind: file.digest for kind, file in vars(self).items() if file is not None}
+
+
+@dataclass(frozen=True)
+class Period:
+    """The rows of one part of the split, n in all, ordered by as_of and key."""
+
+    matrix: Matrix
+    labels: NDArray[np.int8]
+    entity: NDArray[np.int64]
+    as_of: NDArray[np.datetime64]
+    recency: NDArray[np.float64]
+    frequency: NDArray[np.float64]
+    groups: Mapping[str, NDArray[Any]]
+
+    def __add__(self, other: "Period") -> "Period":
+        """Return the rows of this period, then those of the other."""
+        mine, theirs = vars(self), vars(other)
+        arrays = {name: np.concatenate([mine[name], theirs[name]]) for name in mine if name != "groups"}
+        groups = {name: np.concatenate([self.groups[name], other.groups[name]]) for name in self.groups}
+        return Period(**arrays, groups=groups)
+
+
+def read_queries(settings: Settings, pipeline: Pipeline) -> Queries:
+    """Return the pipeline's SQL files.
+
+    Raises:
+        SqlRefused: one is missing or does what its contract forbids.
+    """
+    path = settings.sql(pipeline.name, "evaluation")
+    return Queries(
+        *(read_sql(settings.sql(pipeline.name, kind)) for kind in ("population", "features", "labels")),
+        evaluation=read_sql(path) if path.is_file() else None,
+    )
+
+
+def visible(events: DataFrame, as_of: datetime) -> DataFrame:
+    """Return the events that had happened and were delivered at `as_of`: all that a training may know."""
+    return events.where((F.col("event_time") < F.lit(as_of)) & (F.col("arrived_at") <= F.lit(as_of)))
+
+
+def sampled(spine: DataFrame, rows: int) -> DataFrame:
+    """Return `spine`, of `rows` rows, or the rows of a fixed share of its keys where there are more than MAX_ROWS."""
+    if rows <= MAX_ROWS:
+        return spine
+    share = SHARES * MAX_ROWS // rows
+    return spine.where(F.expr(f"pmod(xxhash64('sample', key), {SHARES}) < {share}"))
+
+
+def examples(events: DataFrame, spine: DataFrame, dimensions: Mapping[str, DataFrame], queries: Queries) -> DataFrame:
+    """Return key, as_of and the features for each row of `spine`."""
+    return features(events, spine, dimensions, queries.features.text)
+
+
+def spine_of(events: DataFrame, dates: Sequence[datetime], queries: Queries) -> DataFrame:
+    """Return the population at each of `dates`, sampled where it is too large for one machine; kept on disk."""
+    spine = population(events, dates, queries.population.text).persist(StorageLevel.DISK_ONLY)
+    return sampled(spine, spine.count())
+
+
+def with_evaluation(seen: DataFrame, queries: Queries) -> DataFrame:
+    """Return `seen` (key, as_of, features) with what evaluation.sql makes of it, each column prefixed."""
+    if queries.evaluation is None:
+        return seen
+    seen.createOrReplaceTempView("features")
+    found = seen.sparkSession.sql(queries.evaluation.text)
+    renamed = {name: f"{EVALUATION}{name}" for name in feature_names(found)}
+    return seen.join(found.withColumnsRenamed(renamed), list(SPINE))
+
+
+def collect(frame: DataFrame, names: Sequence[str], split: Split) -> dict[str, Period]:
+    """Return the parts of `split` from `frame`: key, as_of, label, the features `names`, and evaluation columns.
+
+    Raises:
+        TooLittleHistory: a part has too few rows of a label to learn or to judge anything.
+    """
+    keyed = frame.withColumn("entity", F.xxhash64("key"))
+    table = keyed.toArrow().sort_by([("as_of", "ascending"), ("key", "ascending")])
+    instants = table["as_of"].cast(pa.timestamp("us")).to_numpy()
+    periods = {}
+    for part, dates in split.parts.items():
+        wanted = np.isin(instants, [np.datetime64(date.replace(tzinfo=None), "us") for date in dates])
+        periods[part] = _period(table.filter(pa.array(wanted)), names)
+        _refuse_one_sided(part, periods[part])
+    return periods
+
+
+def labelled(seen: DataFrame, events: DataFrame, queries: Queries, horizon_days: int) -> DataFrame:
+    """Return `seen` with the label of each row."""
+    found = labels(events, seen.select(*SPINE), queries.labels.text, horizon_days)
+    return seen.join(found, list(SPINE))
+
+
+def _period(table: pa.Table, names: Sequence[str]) -> Period:
+    matrix = np.empty((table.num_rows, len(names)), np.float64)
+    for column, name in enumerate(names):
+        matrix[:, column] = table[name].cast(pa.float64()).to_numpy()
+    given = {name.removeprefix(EVALUATION): table[name] for name in table.column_names if name.startswith(EVALUATION)}
+    zeros = pa.array(np.zeros(table.num_rows))
+    return Period(
+        matrix,
+        table["label"].to_numpy().astype(np.int8),
+        table["entity"].to_numpy(),
+        table["as_of"].cast(pa.timestamp("us")).to_numpy(),
+        given.pop("recency_days", zeros).cast(pa.float64()).to_numpy(zero_copy_only=False),
+        given.pop("frequency", zeros).cast(pa.float64()).to_numpy(zero_copy_only=False),
+        {name: column.to_numpy() for name, column in given.items()},
+    )
+
+
+def _refuse_one_sided(part: str, period: Period) -> None:
+    positive = int(period.labels.sum())
+    if min(positive, len(period.labels) - positive) < FEWEST_OF_A_CLASS:
+        raise TooLittleHistory(
+            f"the {part} period has {len(period.labels)} rows of which {positive} have the label 1; at least "
+            f"{FEWEST_OF_A_CLASS} of each label are needed: load more history, or change training in the pipeline's YAML"
+        )

@@ -1,0 +1,99 @@
+"""The head record: the one small value that says which generation of a pipeline is live."""
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from serving.errors import HeadUnreadable
+from serving.keys import PIPELINE_NAME
+from serving.layout import Layout
+
+# Readers in other languages hold numbers as doubles, so 64 bits travel as text.
+Unsigned64 = Annotated[int, Field(ge=0, lt=2**64), PlainSerializer(str, return_type=str)]
+Verdict = Literal["publish", "history only"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model version that made the scores, and the digest of its artefact."""
+
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What an unknown key is answered with."""
+
+    kind: Literal["constant"]
+    score: Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most keys in one request, and the most bytes of a key in UTF-8."""
+
+    batch: Annotated[int, Field(ge=1)] = 1000
+    key_bytes: Annotated[int, Field(ge=1)] = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A live generation and all that the service must know of its pipeline.
+
+    `token` names the generation; `as_of` and `published_at` are microseconds since 1970 UTC; `checksum` is that of
+    `blocks.Tally` over all rows; `events_version` is the version of the events table that the scores were made from.
+    """
+
+    format: Literal[1] = 1
+    pipeline: Annotated[str, Field(pattern=PIPELINE_NAME)]
+    token: Annotated[int, Field(ge=1)]
+    epoch: Annotated[int, Field(ge=1)] = 1
+    as_of: int
+    arms: tuple[str, ...] = ("champion",)
+    model: Model
+    rows: Annotated[int, Field(ge=0)]
+    checksum: Unsigned64
+    layout: Layout
+    events_version: int
+    run_id: str
+    published_at: int
+    fallback: Fallback | None = None
+    limits: Limits = Limits()
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """What decides which of two generations is the newer: as_of, then token."""
+        return self.as_of, self.token
+
+    def to_json(self) -> bytes:
+        """Return the record as Redis holds it; equal heads give equal bytes."""
+        return RECORD.dump_json(self)
+
+
+RECORD = TypeAdapter(Head)
+
+
+@lru_cache(maxsize=256)
+def parse_head(raw: bytes) -> Head:
+    """Return the head of a record, or raise `HeadUnreadable`."""
+    try:
+        return RECORD.validate_json(raw)
+    except ValidationError as fault:
+        raise HeadUnreadable(
+            f"a head record this version cannot read ({fault.error_count()} faults, first: "
+            f"{fault.errors()[0]['loc']} {fault.errors()[0]['msg']}): upgrade what reads it, or publish again"
+        ) from fault
+
+
+def decide(live: Head | None, new: Head) -> Verdict:
+    """Return what becomes of a finished generation: only one at least as new as the live one is published.
+
+    Equal order is the live generation itself, whose publication is tried again.
+    """
+    if live is not None and new.order < live.order:
+        return "history only"
+    return "publish"

@@ -1,0 +1,68 @@
+"""The lookup service: one ASGI application over one Redis."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.lookup import Lookup
+from serving.metrics import Measured
+from serving.problems import DOCUMENTED, install_problems
+from serving.reader import Reader
+from serving.settings import settings
+
+MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON
+
+
+class BoundedBody:
+    """ASGI middleware: a body beyond `most` bytes is answered with 413 before it is all read."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app = app
+        self.most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counting what is read of its body."""
+        read = 0
+
+        async def bounded() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.most:
+                raise HTTPException(413, f"a body of more than {self.most} bytes: send fewer keys")
+            return message
+
+        await self.app(scope, bounded, send)
+
+
+def create() -> FastAPI:
+    """Return the application, by the settings of this process; it connects to Redis at the first request."""
+    reader = Reader(settings().redis_url)
+    lookup = Lookup(reader, settings().clock)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await reader.close()
+
+    app = FastAPI(title="Scoreline", summary="Precomputed scores by key.", version="1", lifespan=lifespan)
+    app.add_middleware(BoundedBody, most=MOST_BODY_BYTES)
+    app.add_middleware(Measured, metrics=lookup.metrics)
+    install_problems(app)
+    _route(app, lookup)
+    return app
+
+
+def _route(app: FastAPI, lookup: Lookup) -> None:
+    app.get("/v1/scores/{pipeline}/{key:path}", responses=_documented(404, 422, 503))(lookup.score)
+    app.post("/v1/scores/{pipeline}", responses=_documented(400, 404, 413, 422, 503))(lookup.scores)
+    app.get("/v1/pipelines", responses=_documented(503))(lookup.pipelines)
+    app.get("/healthz")(lookup.healthz)
+    app.get("/readyz", responses=_documented(503))(lookup.readyz)
+    app.get("/metrics", include_in_schema=False)(lookup.scrape)
+
+
+def _documented(*statuses: int) -> dict[int | str, dict[str, object]]:
+    return {status: DOCUMENTED[status] for status in statuses}

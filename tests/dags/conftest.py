@@ -1,0 +1,53 @@
+"""A real Airflow of its own for these tests: a home, a database and the plugin, in a folder that is removed afterwards."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOME = Path(tempfile.mkdtemp(prefix="scoreline airflow "))
+PLUGIN = "from dags.timetable import ScorelinePlugin\n"
+ENVIRONMENT = {
+    "AIRFLOW_HOME": str(HOME),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+    "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(HOME / "logs"),
+    "AIRFLOW_CONN_SPARK_DEFAULT": '{"conn_type": "spark", "host": "local[1]"}',
+    "PYTHONPATH": str(ROOT),
+}
+# Airflow reads its environment when it is imported, which the test modules do when they are collected.
+patch = pytest.MonkeyPatch()
+for key, value in ENVIRONMENT.items():
+    patch.setenv(key, value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def airflow_home() -> Iterator[Path]:
+    """The home of an Airflow whose database is migrated; without a scheduler."""
+    plugins = HOME / "plugins"
+    plugins.mkdir(exist_ok=True)
+    (plugins / "scoreline_plugin.py").write_text(PLUGIN, "utf-8")
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+    yield HOME
+    patch.undo()
+    shutil.rmtree(HOME)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project folder of its own, with the pipeline that we ship, which the settings name."""
+    from jobs.spec import settings
+
+    shutil.copytree(ROOT / "dags" / "pipelines", tmp_path / "dags" / "pipelines")
+    monkeypatch.setenv("SCORELINE_PROJECT", str(tmp_path))
+    settings.cache_clear()
+    yield tmp_path
+    settings.cache_clear()

@@ -1,0 +1,113 @@
+"""Every spark-submit of a run, rendered by Airflow itself from a run in its database."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+import structlog
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+from airflow.models.dagrun import DagRun
+from airflow.models.xcom import XComModel
+from airflow.sdk import DAG
+from airflow.sdk.api.datamodels._generated import TaskInstance as TaskInstanceDTO
+from airflow.sdk.execution_time.supervisor import InProcessSupervisorComms, InProcessTestSupervisor, set_supervisor_comms
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState, TaskInstanceState
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
+
+from dags.submit import SubmitJob
+
+ROOT = Path(__file__).parents[2]
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+# Airflow's own in-process API server talks to itself through it.
+pytestmark = pytest.mark.filterwarnings("ignore:Using .httpx. with .starlette.testclient.")
+MODEL = {"name": "purchase_propensity", "version": "7", "digest": "a1b2c3"}
+
+
+@pytest.fixture(scope="module")
+def dag() -> DAG:
+    folder = ROOT / "dags"
+    bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
+    with create_session() as session:
+        DagBundlesManager().sync_bundles_to_db(session=session)
+    sync_bag_to_db(bag, "dags-folder", None)
+    return bag.dags["purchase_propensity"]
+
+
+@pytest.fixture(scope="module")
+def run(dag: DAG) -> DagRun:
+    """A run for the third of June, whose model is resolved."""
+    scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+    day = datetime(1998, 6, 3, tzinfo=UTC)
+    created = scheduled.create_dagrun(
+        run_id="manual__1998-06-03T00:00:00+00:00",
+        logical_date=day,
+        data_interval=scheduled.timetable.infer_manual_data_interval(run_after=day),
+        run_after=day,
+        run_type=DagRunType.MANUAL,
+        triggered_by=DagRunTriggeredByType.TEST,
+        state=DagRunState.RUNNING,
+    )
+    place = {"dag_id": dag.dag_id, "task_id": "resolve_model", "run_id": created.run_id}
+    XComModel.set("return_value", MODEL, **place, serialize=False)
+    return created
+
+
+def rendered(dag: DAG, run: DagRun, task_id: str) -> SubmitJob:
+    """Return the task as a worker has it just before it executes."""
+    with create_session() as session:
+        row = run.get_task_instance(task_id, session=session)
+        row.set_state(TaskInstanceState.QUEUED, session=session)
+        what = TaskInstanceDTO(
+            id=UUID(str(row.id)),
+            task_id=task_id,
+            dag_id=dag.dag_id,
+            run_id=run.run_id,
+            try_number=row.try_number,
+            map_index=-1,
+            dag_version_id=UUID(str(row.dag_version_id)),
+        )
+    supervisor = InProcessTestSupervisor(
+        id=what.id,
+        pid=os.getpid(),
+        process=psutil.Process(),
+        process_log=structlog.get_logger(),
+        client=InProcessTestSupervisor._api_client(dag),
+    )
+    supervisor.comms = InProcessSupervisorComms(supervisor=supervisor)
+    with set_supervisor_comms(supervisor.comms):
+        server = supervisor.client.task_instances.start(what.id, os.getpid(), datetime.now(UTC))
+        instance = RuntimeTaskInstance.model_construct(
+            **what.model_dump(exclude_unset=True), task=dag.get_task(task_id), _ti_context_from_server=server
+        )
+        instance.render_templates(instance.get_template_context())
+    return instance.task
+
+
+@pytest.mark.parametrize("task_id", ["ingest", "score", "publish"])
+def test_command(dag: DAG, run: DagRun, task_id: str) -> None:
+    task = rendered(dag, run, task_id)
+
+    command = task._get_hook()._build_spark_submit_command(task.application)
+
+    lines = "\n".join(command).replace(str(ROOT), "<project>")
+    assert f"{lines}\n" == (SNAPSHOTS / f"{task_id}.txt").read_text("utf-8")
+
+
+def test_snapshots_cover_every_spark_submit(dag: DAG) -> None:
+    submits = {task.task_id for task in dag.tasks if isinstance(task, SubmitJob)}
+
+    assert submits == {path.stem for path in SNAPSHOTS.iterdir()}
+
+
+def test_a_run_by_hand_is_for_the_day_of_its_logical_date(run: DagRun) -> None:
+    assert (run.data_interval_start, run.data_interval_end) == (
+        datetime(1998, 6, 3, tzinfo=UTC),
+        datetime(1998, 6, 4, tzinfo=UTC),
+    )

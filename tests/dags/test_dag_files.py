@@ -1,0 +1,103 @@
+"""What Airflow finds in the DAG folder, when the pipelines are right and when one is wrong."""
+
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+from airflow.models.dag import DagModel
+from airflow.models.errors import ParseImportError
+from airflow.sdk import Asset
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+ROOT = Path(__file__).parents[2]
+CHAIN = ["resolve_model", "wait_for_transactions", "ingest", "score", "publish", "summarise"]
+
+
+def found() -> BundleDagBag:
+    folder = ROOT / "dags"
+    return BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
+
+
+def synchronise(bag: BundleDagBag) -> None:
+    with create_session() as session:
+        DagBundlesManager().sync_bundles_to_db(session=session)
+    sync_bag_to_db(bag, "dags-folder", None)
+
+
+def test_each_pipeline_is_a_dag() -> None:
+    bag = found()
+
+    assert sorted(bag.dags) == ["purchase_propensity"]
+    assert bag.import_errors == {}
+
+
+def test_the_tasks_run_in_their_order() -> None:
+    dag = found().dags["purchase_propensity"]
+
+    assert [task.task_id for task in dag.topological_sort()] == CHAIN
+    assert [sorted(task.downstream_task_ids) for task in dag.topological_sort()] == [[name] for name in CHAIN[1:]] + [[]]
+
+
+def test_declaration_reaches_the_dag() -> None:
+    dag = found().dags["purchase_propensity"]
+
+    assert dag.tags == {"propensity", "retail"}
+    assert {task.owner for task in dag.tasks} == {"growth-data"}
+    assert (str(dag.start_date), str(dag.end_date)) == ("1998-06-01 00:00:00+00:00", "1998-06-30 23:59:59.999999+00:00")
+    assert not dag.catchup
+    assert {task.retries for task in dag.tasks} == {2}
+    assert all(task.execution_timeout and task.retry_exponential_backoff for task in dag.tasks)
+    assert {task.pool for task in dag.tasks if task.task_id in ("ingest", "score", "publish")} == {"spark"}
+    assert "transactions/date={day}/*.csv*" in str(dag.doc_md)
+
+
+def test_others_can_schedule_on_the_scores_and_the_publication() -> None:
+    tasks = found().dags["purchase_propensity"].task_dict
+
+    scores = Asset(name="purchase_propensity.scores", uri="x-scoreline://scores/purchase_propensity")
+    publication = Asset(name="purchase_propensity.publication", uri="x-scoreline://publications/purchase_propensity")
+    assert tasks["score"].outlets == [scores]
+    assert (tasks["publish"].inlets, tasks["publish"].outlets) == ([scores], [publication])
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("retries: 2", "retries: many", "broken.yaml:{line}: schedule.retries: "),
+        ("tags:", "tagged:", "broken.yaml:{line}: tagged: "),
+        ('cron: "0 0 * * *"', 'cron: "99 99 * * *"', "[99 99 * * *] is not acceptable"),
+    ],
+)
+def test_a_wrong_pipeline_is_an_import_error_and_the_others_stay(
+    project: Path, right: str, wrong: str, said: str
+) -> None:
+    text = (project / "dags" / "pipelines" / "purchase_propensity.yaml").read_text("utf-8")
+    text = text.replace("  start_date:", "  retries: 2\n  start_date:").replace("purchase_propensity", "broken")
+    text = text.replace(right, wrong)
+    (project / "dags" / "pipelines" / "broken.yaml").write_text(text, "utf-8")
+    line = next(number for number, content in enumerate(text.splitlines(), 1) if wrong in content)
+
+    bag = found()
+    synchronise(bag)
+
+    assert list(bag.dags) == ["purchase_propensity"]
+    assert list(bag.import_errors) == ["refused.py"]
+    assert said.format(line=line) in bag.import_errors["refused.py"]
+    with create_session() as session:
+        model = session.scalars(select(DagModel).where(DagModel.dag_id == "purchase_propensity")).one()
+        assert not model.is_stale
+        assert not model.has_import_errors
+
+
+def test_a_mended_pipeline_clears_its_error(project: Path) -> None:
+    broken = project / "dags" / "pipelines" / "broken.yaml"
+    broken.write_text("name: broken\n", "utf-8")
+    synchronise(found())
+    broken.unlink()
+
+    synchronise(found())
+
+    with create_session() as session:
+        assert session.scalars(select(ParseImportError)).all() == []

@@ -1,0 +1,64 @@
+"""A store over the session's Redis, servers of a test's own, and the lookup service as a real process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from serving.client import Client
+from serving.store import Store
+from tests.conftest import ROOT, await_port, free_port, redis_binary, stop
+
+
+@contextmanager
+def redis_at(port: int, folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Redis on `port` until the block ends; safe to stop before."""
+    command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        await_port(port)
+        yield process
+    finally:
+        stop(process)
+
+
+@contextmanager
+def service_at(redis_url: str, clock: str) -> Iterator[str]:
+    """Run the lookup service on a free port until the block ends; gives its URL."""
+    port = free_port()
+    settings = {"SCORELINE_REDIS_URL": redis_url, "SCORELINE_PORT": str(port), "SCORELINE_CLOCK": clock}
+    process = subprocess.Popen([sys.executable, "-m", "serving"], cwd=ROOT, env={**os.environ, **settings})
+    try:
+        await_port(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    with Store(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def service_url(redis_url: str) -> Iterator[str]:
+    with service_at(redis_url, "real") as url:
+        yield url
+
+
+@pytest.fixture
+def client(service_url: str) -> Iterator[Client]:
+    with Client(service_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def servers() -> Iterator[ExitStack]:
+    """What a test starts itself; stopped after it, the last one first."""
+    with ExitStack() as stack:
+        yield stack

@@ -1,0 +1,71 @@
+"""Head records survive the wire, and their order decides what is live."""
+
+from dataclasses import replace
+from functools import reduce
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from serving.errors import HeadUnreadable
+from serving.head import Fallback, Head, Limits, decide, parse_head
+from tests.serving.publishing import head_for
+
+BASE = head_for("p", 1, {"a": 0.5})
+HEADS = st.builds(
+    lambda as_of, token, checksum, fallback: replace(
+        BASE, as_of=as_of, token=token, checksum=checksum, fallback=fallback, limits=Limits(10, 20)
+    ),
+    st.integers(-(2**53), 2**53),
+    st.integers(1, 2**62),
+    st.integers(0, 2**64 - 1),
+    st.none() | st.builds(Fallback, st.just("constant"), st.floats(0, 1)),
+)
+
+
+@given(HEADS)
+def test_a_head_reads_back_as_it_was_written(head: Head) -> None:
+    assert parse_head(head.to_json()) == head
+    assert parse_head(head.to_json()).to_json() == head.to_json()
+
+
+def test_the_checksum_travels_as_text() -> None:
+    assert b'"checksum":"18446744073709551615"' in replace(BASE, checksum=2**64 - 1).to_json()
+
+
+@given(st.lists(HEADS, min_size=1))
+def test_whatever_comes_last_the_newest_is_live(heads: list[Head]) -> None:
+    def publish(live: Head | None, new: Head) -> Head | None:
+        return new if decide(live, new) == "publish" else live
+
+    live = reduce(publish, heads, None)
+    assert live is not None
+    assert live.order == max(head.order for head in heads)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "token", "verdict"),
+    [(0, 1, "publish"), (0, 2, "publish"), (-1, 9, "history only"), (1, 2, "publish")],
+    ids=["tried again", "restated", "older day", "newer day"],
+)
+def test_as_of_decides_then_the_token(as_of: int, token: int, verdict: str) -> None:
+    assert decide(None, BASE) == "publish"
+    assert decide(BASE, replace(BASE, as_of=BASE.as_of + as_of, token=token)) == verdict
+    assert decide(replace(BASE, token=2), BASE) == "history only"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{}", b"[]", BASE.to_json().replace(b'"format":1', b'"format":2', 1)],
+    ids=["none", "{}", "[]", "format"],
+)
+def test_a_record_of_another_format_is_refused(raw: bytes) -> None:
+    with pytest.raises(HeadUnreadable, match="upgrade"):
+        parse_head(raw)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a{b", "a}b", "a:b", "ü", "../x"])
+def test_a_name_that_would_break_the_keys_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        replace(BASE, pipeline=name)
