@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, BaseOperator, chain
+from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, chain
 from airflow.sdk.exceptions import AirflowException
 
 import jobs.spec
@@ -12,12 +12,11 @@ from dags.command import ResolveModel, RunCommand
 from dags.docs import describe
 from dags.landing import WaitForLanding
 from dags.submit import SubmitJob
-from dags.timetable import IntervalTimetable
 from jobs.errors import SpecError
 from jobs.spec import Pipeline, Source, pipeline_files, read_pipeline, settings
 
 APPLICATION = Path(jobs.spec.__file__).parents[1] / "__main__.py"
-DAY = ["--day", "{{ data_interval_start | ds }}", "--run-id", "{{ run_id }}"]
+DAY = ["--day", "{{ logical_date | ds }}", "--run-id", "{{ run_id }}"]
 RESOLVED = "ti.xcom_pull(task_ids='resolve_model')"
 MODEL = ["--model-version", f"{{{{ {RESOLVED}['version'] }}}}", "--model-digest", f"{{{{ {RESOLVED}['digest'] }}}}"]
 LONGEST_RETRY_DELAY = timedelta(hours=1)
@@ -48,7 +47,7 @@ def build(pipeline: Pipeline) -> DAG:
         dag_id=pipeline.name,
         description=pipeline.description,
         doc_md=describe(pipeline),
-        schedule=IntervalTimetable(schedule.cron, timezone="UTC"),
+        schedule=CronDataIntervalTimetable(schedule.cron, timezone="UTC"),
         start_date=_instant(schedule.start_date, time.min),
         end_date=_instant(schedule.end_date, time.max) if schedule.end_date else None,
         catchup=False,

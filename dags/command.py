@@ -7,8 +7,8 @@ from typing import Any
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseOperator, Context
 
+from dags.day import require_day
 from dags.errors import JobFailed, failure
-from dags.interval import require_interval
 
 
 class RunCommand(BaseOperator):
@@ -45,8 +45,8 @@ class ResolveModel(RunCommand):
     """
 
     def execute(self, context: Context) -> object:
-        """Check the interval, run the command, and return the JSON object of its last line."""
-        require_interval(context)
+        """Check the day, run the command, and return the JSON object of its last line."""
+        require_day(context)
         line = str(super().execute(context))
         try:
             model = json.loads(line)

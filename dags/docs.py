@@ -10,7 +10,7 @@ PAGE = """
 | | |
 |---|---|
 | Owner | {owner} |
-| Runs | `{cron}` (UTC), from {start} {end}; a run scores the data interval that its logical date starts |
+| Runs | `{cron}` (UTC), from {start} {end}; a run scores the day of its logical date |
 | Model | `{model}@{alias}`, resolved once a run to a version and the digest of its artefact |
 | Scores | Delta table `scores/{name}`, one partition a day and arm; asset `{name}.scores` |
 | Publication | the newest {keep} generations in Redis; asset `{name}.publication` |
@@ -26,7 +26,7 @@ that are at least as new as the live ones are published.
 
 | To | Do |
 |---|---|
-| run one day | trigger with logical date = 00:00 UTC of that day, or `airflow backfill create` with this one day |
+| run one day | trigger it with logical date = 00:00 UTC of that day; the data interval shown then does not count |
 | run many days | `airflow backfill create --dag-id {name} --from-date 1998-06-01 --to-date 1998-06-30` \
 (unpause the DAG first: a paused one runs no backfill) |
 | run days again | the same with `--reprocess-behavior completed` |
@@ -63,7 +63,7 @@ def describe(pipeline: Pipeline) -> str:
         alias=pipeline.model.alias,
         keep=pipeline.publication.keep,
         sources="\n".join(
-            f"| {name} | {source.kind} | `{source.landing}` | {source.deadline_hours:g} h after the interval's end |"
+            f"| {name} | {source.kind} | `{source.landing}` | {source.deadline_hours:g} h after the day's end |"
             for name, source in pipeline.sources.items()
         ),
     )

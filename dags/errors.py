@@ -4,7 +4,7 @@ AirflowException
 ├── JobFailed              a program failed; Airflow tries again
 └── AirflowFailException   another attempt cannot help; Airflow fails the task at once
     ├── JobRefused         a program refused its data; the message is the program's own
-    ├── RunRefused         the run has no data interval that can be scored
+    ├── RunRefused         the run has no day that can be scored
     └── LandingMissing     a file did not come before its deadline
 """
 
@@ -23,11 +23,11 @@ class JobRefused(AirflowFailException):
 
 
 class RunRefused(AirflowFailException):
-    """The run has no data interval, or one that cannot be scored."""
+    """The run has no day to score, or one that is not over."""
 
 
 class LandingMissing(AirflowFailException):
-    """A file of the interval did not come before its deadline."""
+    """A file of the day did not come before its deadline."""
 
 
 def failure(exit_code: int | None, reason: str) -> AirflowException:

@@ -1,4 +1,4 @@
-"""The sensor that waits for the file of an interval, until its deadline."""
+"""The sensor that waits for the file of a day, until its deadline."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.sdk import BaseSensorOperator, Context, ObjectStoragePath, timezone
 
+from dags.day import ONE_DAY, day_of
 from dags.errors import LandingMissing
-from dags.interval import interval_of
 
 POKE_INTERVAL = timedelta(minutes=1)
 SLACK = timedelta(hours=1)  # so that the deadline ends the wait, with its message, and never the sensor's timeout
@@ -19,7 +19,7 @@ class WaitForLanding(BaseSensorOperator):
     `pattern` is a glob with `{day}` in it; `root` is a folder or a URI that fsspec knows.
 
     Raises:
-        LandingMissing: the deadline, `deadline_hours` after the interval's end, is over; Airflow does not retry.
+        LandingMissing: the deadline, `deadline_hours` after the day's end, is over; Airflow does not retry.
     """
 
     template_fields: Sequence[str] = ("root", "pattern")
@@ -32,12 +32,12 @@ class WaitForLanding(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:
         """Return whether a file is there."""
-        start, end = interval_of(context)
-        pattern = self.pattern.replace("{day}", f"{start:%Y-%m-%d}")
+        day = day_of(context)
+        pattern = self.pattern.replace("{day}", f"{day:%Y-%m-%d}")
         found = sorted(str(path) for path in ObjectStoragePath(self.root).glob(pattern))
         self.log.info("%s in %s: %s", pattern, self.root, ", ".join(found) or "nothing yet")
         if not found:
-            self._require_time(pattern, end + self.grace)
+            self._require_time(pattern, day + ONE_DAY + self.grace)
         return bool(found)
 
     def _require_time(self, pattern: str, deadline: datetime) -> None:

@@ -14,8 +14,8 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException
 
+from dags.day import ONE_DAY, day_of
 from dags.errors import REASON, failure
-from dags.interval import interval_of
 
 GRACE_S = 3.0  # below the 5 s that Airflow's supervisor leaves between SIGTERM and SIGKILL
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -35,13 +35,20 @@ class JobHook(SparkSubmitHook):
         """Run spark-submit, which ends with this process even if this process is killed by SIGKILL."""
         # A log line that is not UTF-8 must not fail the task.
         text = {"encoding": "utf-8", "errors": "backslashreplace"}
-        return super().submit(application, process_group=0, preexec_fn=_end_with_parent(), **text, **kwargs)
+        try:
+            return super().submit(application, process_group=0, preexec_fn=_end_with_parent(), **text, **kwargs)
+        finally:
+            self._close_output()
 
     def on_kill(self) -> None:
         """End the group, which is the JVM and the Python driver that it started; then what the hook ends."""
         if self._submit_sp and self._submit_sp.poll() is None:
             _end_group(self._submit_sp)
         super().on_kill()
+
+    def _close_output(self) -> None:
+        if self._submit_sp and self._submit_sp.stdout:
+            self._submit_sp.stdout.close()
 
     def _process_spark_submit_log(self, itr: Iterator[Any]) -> None:
         super()._process_spark_submit_log(self._watched(itr))
@@ -67,7 +74,7 @@ class SubmitJob(SparkSubmitOperator):
         try:
             super().execute(context)
         except (AirflowException, RuntimeError) as error:
-            raise failure(hook.exit_code, hook.reason or str(error)) from error
+            raise failure(hook.exit_code, hook.reason or str(error)) from None
         for asset in self.outlets:
             context["outlet_events"][asset].extra.update(_made_by(context))
 
@@ -76,7 +83,7 @@ class SubmitJob(SparkSubmitOperator):
 
 
 def _made_by(context: Context) -> dict[str, str]:
-    return {"as_of": interval_of(context)[1].isoformat(), "run_id": context["run_id"]}
+    return {"as_of": (day_of(context) + ONE_DAY).isoformat(), "run_id": context["run_id"]}
 
 
 def _end_with_parent() -> Callable[[], None] | None:

@@ -4,6 +4,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.resource_identifiers import (
@@ -13,6 +14,14 @@ from great_expectations.data_context.types.resource_identifiers import (
 
 from expectations.engine import gx_suite, quiet_context
 from expectations.suites import Suite
+
+# Great Expectations takes its style and its icons from the network, which the reader of a report may not have.
+STYLE = """<style>
+body { font-family: sans-serif; margin: 1em 2em }
+td, th { padding: .3em .8em; text-align: left; vertical-align: top; border-bottom: 1px solid #ccc }
+.fa-times::before { content: "\\2717"; color: #b00 } .fa-check-circle::before { content: "\\2713"; color: #070 }
+.fa-exclamation-triangle::before { content: "!"; color: #b60 }
+</style>"""
 
 
 def write_report(folder: Path, suite: Suite, result: Any, context: dict[str, str]) -> Path:
@@ -33,7 +42,17 @@ def write_report(folder: Path, suite: Suite, result: Any, context: dict[str, str
         result, ValidationResultIdentifier(key, run, result.batch_id), key
     )
     docs.build_data_docs()
-    return folder / "index.html"
+    for page in folder.rglob("*.html"):
+        page.write_text(page.read_text(encoding="utf-8").replace("</head>", f"{STYLE}</head>", 1), encoding="utf-8")
+    return _first_page(folder)
+
+
+def _first_page(folder: Path) -> Path:
+    """Lead straight to the result: the index of Great Expectations lists nothing without scripts from the network."""
+    result = next((folder / "validations").rglob("*.html")).relative_to(folder).as_posix()
+    index = folder / "index.html"
+    index.write_text(f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={quote(result)}">')
+    return index
 
 
 def _site(folder: Path) -> dict[str, Any]:

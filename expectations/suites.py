@@ -20,7 +20,10 @@ FIELDS = ("type", "kwargs", "severity", "meta", "description", "notes")
 COLUMN_FIELDS = ("column", "column_A", "column_B", "column_list")
 # What the gate itself decides, what only a store of Great Expectations needs, or what it will not take much longer.
 NOT_KWARGS = frozenset(
-    "id batch_id rendered_content result_format catch_exceptions condition_parser windows library_metadata".split()
+    {
+        *("id", "batch_id", "rendered_content", "result_format", "catch_exceptions"),
+        *("condition_parser", "windows", "library_metadata"),
+    }
 )
 ROW_CONDITION = "write one such as {type: pass_through, pass_through_filter: amount > 0}"
 
@@ -142,7 +145,7 @@ def _require_range(place: _Place, kwargs: dict[str, Any]) -> None:
     low, high = kwargs.get("min_value"), kwargs.get("max_value")
     if low is None and high is None:
         raise place.error("min_value", "there is no bound", "write min_value, max_value or both")
-    if type(low) is type(high) and low > high:
+    if low is not None and high is not None and type(low) is type(high) and low > high:
         raise place.error("max_value", f"{high} is below min_value {low}", "write max_value >= min_value")
 
 

@@ -1,6 +1,24 @@
 """`python -m jobs`, which is what Spark runs."""
 
-from jobs.cli import main
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def die_with_parent() -> None:
+    """Let Linux end this process when the JVM that spark-submit started it from is killed: a task then has no zombie."""
+    if sys.platform == "linux" and "PYSPARK_GATEWAY_PORT" in os.environ:  # noqa: TID251  reason: it is Spark's, no setting
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
 
 if __name__ == "__main__":
+    # As a script its own folder comes first, in which a module could stand before a library of its name.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+    die_with_parent()
+    from jobs.cli import main
+
     main()

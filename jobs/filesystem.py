@@ -29,21 +29,25 @@ class FileSystem:
         return path.getFileSystem(self._configuration)
 
     def glob(self, pattern: str) -> list[tuple[str, int]]:
-        """Return (URI, size in bytes) of the files that match, sorted; names that begin with _ or . do not count."""
+        """Return (path, size in bytes) of the files that match, sorted; names that begin with _ or . do not count."""
         path = self._path(pattern)
         found = self._of(path).globStatus(path) or []
         named = ((file.getPath(), int(file.getLen())) for file in found if file.isFile())
-        return sorted((place.toUri().toString(), size) for place, size in named if place.getName()[0] not in "_.")
+        return sorted((place.toString(), size) for place, size in named if place.getName()[0] not in "_.")
 
-    def sha256(self, uri: str) -> str:
+    def uri(self, path: str) -> str:
+        """Return a path's URI, in which a space is %20: how Spark names the file that a row is from."""
+        return str(self._jvm.org.apache.hadoop.fs.Path(path).toUri().toString())
+
+    def sha256(self, path: str) -> str:
         """Return the SHA-256 of a file's bytes, in hexadecimal."""
-        stream = self._open(uri)
+        stream = self._open(path)
         try:
             return str(self._jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream))
         finally:
             stream.close()
 
-    def first_line(self, uri: str) -> str | None:
+    def first_line(self, path: str) -> str | None:
         """Return a text file's first line, unpacked as its name says; None when it has not one.
 
         A packed file is read to its end, so that a truncated one is noticed here and not in the middle of a job.
@@ -51,7 +55,7 @@ class FileSystem:
         Raises:
             OSError: the file can't be read, or ends too early.
         """
-        path, stream = self._jvm.java.net.URI(uri), self._open(uri)
+        stream = self._open(path)
         factory = self._jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(self._configuration)
         codec = factory.getCodec(self._jvm.org.apache.hadoop.fs.Path(path))
         try:
@@ -71,6 +75,6 @@ class FileSystem:
         path = self._path(name)
         self._of(path).delete(path, True)  # noqa: FBT003  reason: Java's signature; True is recursive
 
-    def _open(self, uri: str) -> Any:
-        path = self._jvm.org.apache.hadoop.fs.Path(self._jvm.java.net.URI(uri))
-        return self._of(path).open(path)
+    def _open(self, path: str) -> Any:
+        place = self._jvm.org.apache.hadoop.fs.Path(path)
+        return self._of(place).open(place)

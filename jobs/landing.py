@@ -15,8 +15,9 @@ READERS = 8
 
 @dataclass(frozen=True)
 class LandingFile:
-    """A delivered file: its URI, its name below the landing folder, its day and the SHA-256 of its bytes."""
+    """A delivered file: its path and URI, its name below the landing folder, its day and the SHA-256 of its bytes."""
 
+    path: str
     uri: str
     name: str
     day: date
@@ -34,7 +35,7 @@ def delivered(files: FileSystem, source: Source, days: Sequence[date]) -> list[L
     Raises:
         FileFault: a day has no file, or a file is empty, unreadable or of another shape.
     """
-    found = [(day, uri, size) for day in days for uri, size in _of_day(files, source, day)]
+    found = [(day, path, size) for day in days for path, size in _of_day(files, source, day)]
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(lambda item: _inspect(files, source, *item), found))
 
@@ -49,22 +50,22 @@ def _of_day(files: FileSystem, source: Source, day: date) -> Iterator[tuple[str,
     yield from found
 
 
-def _inspect(files: FileSystem, source: Source, day: date, uri: str, size: int) -> LandingFile:
-    name = _name(source, day, uri)
+def _inspect(files: FileSystem, source: Source, day: date, path: str, size: int) -> LandingFile:
+    name = _name(source, day, path)
     if size == 0:
         raise FileFault(f"{name}: the file has no bytes; deliver it again (a header alone is a quiet day)")
     try:
-        header = files.first_line(uri)
+        header = files.first_line(path)
     except OSError as error:
         raise FileFault(f"{name}: the file can't be read to its end ({error}); deliver it again") from None
     _check_header(name, header, list(source.columns))
-    return LandingFile(uri, name, day, files.sha256(uri))
+    return LandingFile(path, files.uri(path), name, day, files.sha256(path))
 
 
-def _name(source: Source, day: date, uri: str) -> str:
-    """Return the part of a URI below the landing folder, which is as deep as the pattern."""
+def _name(source: Source, day: date, path: str) -> str:
+    """Return the part of a path below the landing folder, which is as deep as the pattern."""
     depth = source.landing.format(day=day.isoformat()).count("/") + 1
-    return "/".join(uri.split("/")[-depth:])
+    return "/".join(path.split("/")[-depth:])
 
 
 def _check_header(name: str, line: str | None, declared: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import DataFrame, Row
 
@@ -13,6 +12,7 @@ from jobs.ledger import HISTORY, LIVE, REMOVED, Entry, Ledger
 from jobs.quality import Measure, count
 from jobs.run import CHAMPION, Run
 from serving.blocks import Tally
+from serving.clock import instant, microseconds
 from serving.errors import HashCollision
 from serving.head import Fallback, Head, Model, decide
 from serving.layout import Layout
@@ -78,7 +78,7 @@ def _head(run: Run, partition: Partition, live: Head | None, generation: Generat
         pipeline=run.pipeline.name,
         token=generation.token,
         epoch=1 if live is None else live.epoch + (live.model != model),
-        as_of=_micros(run.as_of),
+        as_of=microseconds(run.as_of),
         arms=(CHAMPION,),
         model=model,
         rows=partition.rows,
@@ -86,7 +86,7 @@ def _head(run: Run, partition: Partition, live: Head | None, generation: Generat
         layout=generation.layout,
         events_version=origin.events_version,
         run_id=run.run_id,
-        published_at=_micros(run.clock.now()),
+        published_at=microseconds(run.clock.now()),
         fallback=None if fallback is None else Fallback(fallback.kind, fallback.score),
     )
 
@@ -129,7 +129,7 @@ def _swap(store: Store, observed: bytes | None, head: Head) -> None:
 
 
 def _history_only(run: Run, ledger: Ledger, entry: Entry, live: Head) -> str:
-    newer = datetime.fromtimestamp(live.as_of / 1e6, UTC)
+    newer = instant(live.as_of)
     entry = replace(entry, note=f"generation {live.token} as of {newer:%Y-%m-%d} is newer and stays live")
     ledger.write(HISTORY, [entry])
     LOG.info("as of %s: history only, %s", run.as_of.date(), entry.note)
@@ -150,7 +150,3 @@ def _remove_old(run: Run, store: Store, ledger: Ledger, live: int) -> int:
 def _record(run: Run, verdict: str, entry: Entry, removed: int) -> None:
     published = Measure("", "verdict", "", success=True, observed=f"{verdict} {entry.note}".strip())
     run.record("publish", [published, count("generation", entry.token), count("generations removed", removed)])
-
-
-def _micros(instant: datetime) -> int:
-    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

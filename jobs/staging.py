@@ -32,7 +32,7 @@ def read_rows(spark: SparkSession, source: Source, files: Sequence[LandingFile])
     """Return the files' rows as text: the declared columns, `_corrupt`, and which file each row is from."""
     text = StructType([StructField(name, StringType()) for name in (*source.columns, _CORRUPT)])
     reader = spark.read.schema(text).option("header", value=True).option("columnNameOfCorruptRecord", _CORRUPT)
-    rows = reader.csv([file.uri for file in files]).withColumn("uri", _plain_uri(F.col("_metadata.file_path")))
+    rows = reader.csv([file.path for file in files]).withColumn("uri", _plain_uri(F.col("_metadata.file_path")))
     known = [(_without_slashes(file.uri), file.name, file.digest, file.day, delivered_at(file)) for file in files]
     return rows.join(F.broadcast(spark.createDataFrame(known, _FILES)), "uri").drop("uri")
 

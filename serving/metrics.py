@@ -13,6 +13,7 @@ from serving.clock import instant
 from serving.errors import LookupRefused
 from serving.head import Head
 
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -43,7 +44,9 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count and time one request."""
-        self._requests.labels(method, route, str(status)).inc()
+        # A caller may invent methods; each would be a time series of its own.
+        known = method if method in METHODS else "other"
+        self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def lookups(self, pipeline: str, answers: Iterable[Score | LookupRefused]) -> None:

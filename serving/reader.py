@@ -31,7 +31,7 @@ class Reader:
 
     async def head(self, pipeline: str) -> Head:
         """Return the head of the live generation, or raise `UnknownPipeline`."""
-        if not re.match(PIPELINE_NAME, pipeline):
+        if not re.fullmatch(PIPELINE_NAME, pipeline):
             raise UnknownPipeline(f"{pipeline[:128]!r} is no name of a pipeline: see /v1/pipelines")
         raw = (await self._get([head_key(pipeline)]))[0]
         if raw is None:

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import Depends, FastAPI
+from starlette.convertors import register_url_convertor
 
+from serving.intake import BoundedBody, KeyConvertor, require_utf8
 from serving.lookup import Lookup
 from serving.metrics import Measured
 from serving.problems import DOCUMENTED, install_problems
@@ -13,28 +14,6 @@ from serving.reader import Reader
 from serving.settings import settings
 
 MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON
-
-
-class BoundedBody:
-    """ASGI middleware: a body beyond `most` bytes is answered with 413 before it is all read."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app = app
-        self.most = most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting what is read of its body."""
-        read = 0
-
-        async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.most:
-                raise HTTPException(413, f"a body of more than {self.most} bytes: send fewer keys")
-            return message
-
-        await self.app(scope, bounded, send)
 
 
 def create() -> FastAPI:
@@ -56,7 +35,9 @@ def create() -> FastAPI:
 
 
 def _route(app: FastAPI, lookup: Lookup) -> None:
-    app.get("/v1/scores/{pipeline}/{key:path}", responses=_documented(404, 422, 503))(lookup.score)
+    register_url_convertor("key", KeyConvertor())
+    utf8 = [Depends(require_utf8)]
+    app.get("/v1/scores/{pipeline}/{key:key}", responses=_documented(404, 422, 503), dependencies=utf8)(lookup.score)
     app.post("/v1/scores/{pipeline}", responses=_documented(400, 404, 413, 422, 503))(lookup.scores)
     app.get("/v1/pipelines", responses=_documented(503))(lookup.pipelines)
     app.get("/healthz")(lookup.healthz)

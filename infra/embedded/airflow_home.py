@@ -60,7 +60,9 @@ def migrate(environment: dict[str, str]) -> None:
         return
     log = LOGS / "airflow-db-migrate.log"
     with log.open("wb") as output:
-        done = subprocess.run([VENV / "airflow", "db", "migrate"], env=environment, stdout=output, stderr=output)
+        done = subprocess.run(
+            [VENV / "airflow", "db", "migrate"], env=environment, stdout=output, stderr=output, check=False
+        )
     if done.returncode != 0:
         raise ServiceFailed(f"`airflow db migrate` failed with exit code {done.returncode}: see {log}")
     with sqlite3.connect(HOME / "airflow.db") as database:

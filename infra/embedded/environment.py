@@ -28,6 +28,7 @@ def variables(ports: Ports) -> dict[str, str]:
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(SPARK_CONNECTION),
         "MLFLOW_TRACKING_URI": ports.url("mlflow"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for what we do not use
         "DO_NOT_TRACK": "1",
         "SCORELINE_MLFLOW_URI": ports.url("mlflow"),
         "SCORELINE_REDIS_URL": f"{ports.url('redis')}/0",

@@ -6,35 +6,160 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from infra.embedded import airflow_home, scheduler
+from infra.embedded import airflow_home
 from infra.embedded.environment import environment, variables, write_shell
 from infra.embedded.errors import EmbeddedError, ServiceFailed
 from infra.embedded.places import LOGS, RUN, VAR, Ports, choose_ports
-from infra.embedded.processes import MARK, Started, recorded, start, stop_all
+from infra.embedded.processes import MARK, RECORDS, Started, recorded, start, stop_all
+from infra.embedded.scheduler import Scheduler
 from infra.embedded.services import Service, airflow, stores
 
 PATIENCE_S = 180.0
-SAYS_LINES = 8
-RUNTIME = RUN / "runtime" 
+TAIL_LINES = 8
+STATE = RUN / "runtime.json"
+FOLDERS = (RECORDS, LOGS, VAR / "redis", VAR / "mlflow/artifacts", VAR / "tmp", VAR / "landing")
+SPARK_POOL = "spark"
 
 Tell = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Runtime:
+    """One life of the runtime: its ports, the mark of its processes, and what it sets for programs."""
+
+    ports: Ports
+    mark: str
+    variables: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the runtime's own processes."""
+        return environment({**self.variables, MARK: self.mark})
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Return Airflow, as its administrator."""
+        return Scheduler(self.ports.url("airflow"), airflow_home.password())
+
+
 @contextmanager
-def alone() -> Iterator[None]:
-    """Keep a second `up` or `down` out while one is at work.
+def alone(purpose: str) -> Iterator[None]:
+    """Keep a second one out while one is at work for this purpose.
 
     Raises:
         EmbeddedError: another one is at work.
     """
     RUN.mkdir(parents=True, exist_ok=True)
-    with (RUN / "lock").open("w") as lock:
+    with (RUN / f"{purpose}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise EmbeddedError("another `up`, `down` or `demo` is at work here: let it finish") from error
+            raise EmbeddedError(f"another {purpose} is at work in this folder: let it finish") from error
         yield
+
+
+def up(tell: Tell) -> Runtime:
+    """Start what is not running and wait until all is well; harmless while it runs.
+
+    Raises:
+        ServiceFailed: a service did not come up; all are stopped again.
+    """
+    with alone("start or stop"):
+        runtime = current() or fresh()
+        try:
+            bring_up(runtime, tell)
+        except BaseException:
+            finish(runtime)
+            raise
+        return runtime
+
+
+def down() -> int:
+    """Stop what `up` started, and what that started; return how many processes there were."""
+    with alone("start or stop"):
+        return finish(load()) if STATE.is_file() else 0
+
+
+def current() -> Runtime | None:
+    """Return the runtime while any of its services lives."""
+    return load() if STATE.is_file() and alive() else None
+
+
+def alive() -> dict[str, Started]:
+    """Return the services that live, by name."""
+    return {service.name: service for service in recorded() if service.process()}
+
+
+def load() -> Runtime:
+    """Return the runtime that was recorded last."""
+    state = json.loads(STATE.read_text())
+    return Runtime(Ports(**state["ports"]), state["mark"], state["variables"])
+
+
+def fresh() -> Runtime:
+    """Choose ports and a mark, and write them down; what an earlier life left over is stopped."""
+    if STATE.is_file():
+        finish(load())
+    for folder in FOLDERS:
+        folder.mkdir(parents=True, exist_ok=True)
+    ports = choose_ports()
+    runtime = Runtime(ports, uuid4().hex, variables(ports))
+    STATE.write_text(json.dumps({"ports": asdict(ports), "mark": runtime.mark, "variables": runtime.variables}))
+    return runtime
+
+
+def finish(runtime: Runtime) -> int:
+    """Stop all of it and forget it."""
+    stopped = stop_all(runtime.mark)
+    for path in (STATE, VAR / "env"):
+        path.unlink(missing_ok=True)
+    return stopped
+
+
+def bring_up(runtime: Runtime, tell: Tell) -> None:
+    """Start what is missing: the stores first, and Airflow once its database is there."""
+    living = alive()
+    services = stores(runtime.ports)
+    begin(services, living, runtime)
+    airflow_home.configure(runtime.ports)
+    tell("Airflow's database")
+    airflow_home.migrate(runtime.environment)
+    begin(airflow(runtime.ports), living, runtime)
+    for service in (*services, *airflow(runtime.ports)):
+        tell(f"waiting for {service.name}")
+        await_well(service)
+    runtime.scheduler.keep_pool(SPARK_POOL, int(os.environ.get("SCORELINE_SPARK_SLOTS", "1")))
+    write_shell(runtime.variables)
+
+
+def begin(services: list[Service], living: dict[str, Started], runtime: Runtime) -> None:
+    """Start those of the services that do not live."""
+    for service in services:
+        if service.name not in living:
+            start(service.name, service.command, service.place, runtime.environment)
+
+
+def await_well(service: Service) -> None:
+    """Wait until the service's check has nothing to say.
+
+    Raises:
+        ServiceFailed: it died, or is not well after some minutes.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while fault := service.check():
+        if service.name not in alive():
+            raise ServiceFailed(f"{service.name} died while it was starting: {tail(service.name)}")
+        if time.monotonic() > deadline:
+            raise ServiceFailed(f"{service.name} is not well after {PATIENCE_S:.0f} s ({fault}): {tail(service.name)}")
+        time.sleep(0.2)
+
+
+def tail(name: str) -> str:
+    """Return where a service's log is and how it ends."""
+    path: Path = LOGS / f"{name}.log"
+    last = path.read_text(errors="replace").splitlines()[-TAIL_LINES:] if path.is_file() else []
+    return "\n  ".join([f"see {path}, which ends with", *last])

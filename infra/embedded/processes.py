@@ -14,6 +14,7 @@ from infra.embedded.places import LOGS, RUN
 
 # Given to every process that we start and inherited by what it starts: how a left-over Spark is found.
 MARK = "SCORELINE_RUNTIME"
+RECORDS = RUN / "services"
 SAME_START_S = 2.0
 GRACE_S = 10.0
 
@@ -43,7 +44,12 @@ def start(name: str, command: Iterable[str | Path], place: str, environment: dic
     log = LOGS / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            list(command), env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            list(command),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     started = Started(name, process.pid, psutil.Process(process.pid).create_time(), place, str(log))
     record(started)
@@ -52,12 +58,12 @@ def start(name: str, command: Iterable[str | Path], place: str, environment: dic
 
 def record(started: Started) -> None:
     """Write it down before anything else can go wrong."""
-    (RUN / f"{started.name}.json").write_text(json.dumps(asdict(started)))
+    (RECORDS / f"{started.name}.json").write_text(json.dumps(asdict(started)))
 
 
 def recorded() -> list[Started]:
     """Return what was started and not stopped since."""
-    return [Started(**json.loads(path.read_text())) for path in sorted(RUN.glob("*.json"))]
+    return [Started(**json.loads(path.read_text())) for path in sorted(RECORDS.glob("*.json"))]
 
 
 def stop_all(mark: str) -> int:
@@ -78,7 +84,7 @@ def stop_all(mark: str) -> int:
             process.kill()
     psutil.wait_procs(late, timeout=GRACE_S)
     for service in services:
-        (RUN / f"{service.name}.json").unlink(missing_ok=True)
+        (RECORDS / f"{service.name}.json").unlink(missing_ok=True)
     return len(ours | late)
 
 
@@ -99,4 +105,3 @@ def marked(mark: str) -> list[psutil.Process]:
             if mark and process.pid != os.getpid() and process.environ().get(MARK) == mark:
                 found.append(process)
     return found
-

@@ -26,8 +26,12 @@ def stores(ports: Ports) -> list[Service]:
     lookup = ports.url("lookup")
     return [
         Service("redis", redis_command(ports), ports.url("redis"), partial(redis_well, ports.redis)),
-        Service("mlflow", mlflow_command(ports), ports.url("mlflow"), partial(http_well, ports.url("mlflow") + "/health")),
-        Service("lookup", (VENV / "python", "-m", "serving"), lookup + "/docs", partial(http_well, lookup + "/healthz")),
+        Service(
+            "mlflow", mlflow_command(ports), ports.url("mlflow"), partial(http_well, ports.url("mlflow") + "/health")
+        ),
+        Service(
+            "lookup", (VENV / "python", "-m", "serving"), lookup + "/docs", partial(http_well, lookup + "/healthz")
+        ),
     ]
 
 
@@ -37,7 +41,12 @@ def airflow(ports: Ports) -> list[Service]:
     api = ("api-server", "--host", LOOPBACK, "--port", str(ports.airflow), "--workers", "1")
     return [
         Service("airflow-api-server", (program, *api), url, partial(airflow_well, url, "metadatabase")),
-        Service("airflow-scheduler", (program, "scheduler", "--skip-serve-logs"), "", partial(airflow_well, url, "scheduler")),
+        Service(
+            "airflow-scheduler",
+            (program, "scheduler", "--skip-serve-logs"),
+            "",
+            partial(airflow_well, url, "scheduler"),
+        ),
         Service("airflow-dag-processor", (program, "dag-processor"), "", partial(airflow_well, url, "dag_processor")),
     ]
 

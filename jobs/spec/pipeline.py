@@ -45,8 +45,9 @@ def _landing(value: str) -> str:
 
 
 def _cron(value: str) -> str:
-    if len(value.split()) != CRON_FIELDS:
-        raise ValueError(f"'{value}' is not a cron expression: write five fields, as in 0 0 * * *")
+    fields = value.split()
+    if len(fields) != CRON_FIELDS or not (fields[0].isdigit() and fields[1].isdigit()) or fields[2:] != ["*"] * 3:
+        raise ValueError(f"'{value}' is not a daily schedule: write five fields, as in 0 0 * * * (minute, hour, * * *)")
     return value
 
 
@@ -66,7 +67,7 @@ class Declared(BaseModel):
 class Schedule(Declared):
     """When the DAG runs, and how it deals with a task that fails."""
 
-    cron: Cron = Field("0 0 * * *", description="Cron expression, UTC: the bounds of the data intervals.")
+    cron: Cron = Field("0 0 * * *", description="Cron expression, UTC, once a day: when the run of the day before starts.")
     start_date: date = Field(description="Day of the first data interval.")
     end_date: date | None = Field(None, description="Day of the last data interval, for a source that ends.")
     max_active_runs: PositiveInt = Field(1, description="Runs of this pipeline at the same time.")

@@ -49,8 +49,9 @@ def fit_baselines(period: Period) -> dict[str, Baseline]:
     bands = _band(period)
     counts = np.bincount(bands, minlength=len(BANDS) + 1)
     hits = np.bincount(bands, weights=period.labels, minlength=len(BANDS) + 1)
-    # One row of the overall rate in each band: an empty band has a rate, and none is exactly 0 or 1.
-    rates = (hits + overall) / (counts + 1)
+    # An empty band takes the rate of the one before it; one row of the overall rate keeps each off 0 and 1.
+    seen = np.maximum.accumulate(np.where(counts > 0, np.arange(len(counts)), 0))
+    rates = ((hits + overall) / (counts + 1))[seen]
     with threadpool_limits(limits=1):
         model = LogisticRegression().fit(_logs(period), period.labels)
     return {"recency bands": RecencyBands(rates), "recency and frequency": RecencyFrequency(model)}

@@ -16,6 +16,7 @@ from jobs.errors import TooLittleHistory
 from jobs.features import SPINE, feature_names, features, labels, population
 from jobs.scoring import Matrix
 from jobs.spec import Pipeline, Settings
+from jobs.spec.pipeline import LabelRef
 from jobs.sqlfile import SqlFile, read_sql
 from jobs.training.split import Split
 
@@ -67,11 +68,9 @@ def read_queries(settings: Settings, pipeline: Pipeline) -> Queries:
     Raises:
         SqlRefused: one is missing or does what its contract forbids.
     """
+    read = {kind: read_sql(settings.sql(pipeline.name, kind)) for kind in ("population", "features", "labels")}
     path = settings.sql(pipeline.name, "evaluation")
-    return Queries(
-        *(read_sql(settings.sql(pipeline.name, kind)) for kind in ("population", "features", "labels")),
-        evaluation=read_sql(path) if path.is_file() else None,
-    )
+    return Queries(**read, evaluation=read_sql(path) if path.is_file() else None)
 
 
 def visible(events: DataFrame, as_of: datetime) -> DataFrame:
@@ -87,15 +86,15 @@ def sampled(spine: DataFrame, rows: int) -> DataFrame:
     return spine.where(F.expr(f"pmod(xxhash64('sample', key), {SHARES}) < {share}"))
 
 
-def examples(events: DataFrame, spine: DataFrame, dimensions: Mapping[str, DataFrame], queries: Queries) -> DataFrame:
-    """Return key, as_of and the features for each row of `spine`."""
-    return features(events, spine, dimensions, queries.features.text)
-
-
 def spine_of(events: DataFrame, dates: Sequence[datetime], queries: Queries) -> DataFrame:
     """Return the population at each of `dates`, sampled where it is too large for one machine; kept on disk."""
     spine = population(events, dates, queries.population.text).persist(StorageLevel.DISK_ONLY)
     return sampled(spine, spine.count())
+
+
+def examples(events: DataFrame, spine: DataFrame, dimensions: Mapping[str, DataFrame], queries: Queries) -> DataFrame:
+    """Return key, as_of and the features for each row of `spine`; kept on disk, for it is read more than once."""
+    return features(events, spine, dimensions, queries.features.text).persist(StorageLevel.DISK_ONLY)
 
 
 def with_evaluation(seen: DataFrame, queries: Queries) -> DataFrame:
@@ -106,6 +105,12 @@ def with_evaluation(seen: DataFrame, queries: Queries) -> DataFrame:
     found = seen.sparkSession.sql(queries.evaluation.text)
     renamed = {name: f"{EVALUATION}{name}" for name in feature_names(found)}
     return seen.join(found.withColumnsRenamed(renamed), list(SPINE))
+
+
+def with_label(seen: DataFrame, events: DataFrame, queries: Queries, label: LabelRef) -> DataFrame:
+    """Return `seen` with the label of each row."""
+    found = labels(events, seen.select(*SPINE), queries.labels.text, label.horizon_days)
+    return seen.join(found, list(SPINE))
 
 
 def collect(frame: DataFrame, names: Sequence[str], split: Split) -> dict[str, Period]:
@@ -123,12 +128,6 @@ def collect(frame: DataFrame, names: Sequence[str], split: Split) -> dict[str, P
         periods[part] = _period(table.filter(pa.array(wanted)), names)
         _refuse_one_sided(part, periods[part])
     return periods
-
-
-def labelled(seen: DataFrame, events: DataFrame, queries: Queries, horizon_days: int) -> DataFrame:
-    """Return `seen` with the label of each row."""
-    found = labels(events, seen.select(*SPINE), queries.labels.text, horizon_days)
-    return seen.join(found, list(SPINE))
 
 
 def _period(table: pa.Table, names: Sequence[str]) -> Period:
@@ -153,5 +152,5 @@ def _refuse_one_sided(part: str, period: Period) -> None:
     if min(positive, len(period.labels) - positive) < FEWEST_OF_A_CLASS:
         raise TooLittleHistory(
             f"the {part} period has {len(period.labels)} rows of which {positive} have the label 1; at least "
-            f"{FEWEST_OF_A_CLASS} of each label are needed: load more history, or change training in the pipeline's YAML"
+            f"{FEWEST_OF_A_CLASS} of each are needed: load more history, or change training in the pipeline's YAML"
         )

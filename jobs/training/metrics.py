@@ -98,7 +98,7 @@ def difference(first: Floats, second: Floats, entity: NDArray[np.int64]) -> dict
     sums, counts = np.bincount(places, weights=first - second), np.bincount(places)
     random = np.random.default_rng(0)
     drawn = (random.poisson(1.0, len(sums)) for _ in range(RESAMPLES))
-    means = [float(weights @ sums / max(weights @ counts, 1)) for weights in drawn]
+    means = [float(weights @ sums) / max(float(weights @ counts), 1.0) for weights in drawn]
     low, high = np.quantile(means, [0.025, 0.975])
     return {"mean": float((first - second).mean()), "low": float(low), "high": float(high)}
 

@@ -1,5 +1,7 @@
-"""A real Airflow of its own for these tests: a home, a database and the plugin, in a folder that is removed afterwards."""
+"""A real Airflow for these tests: a home with a database, in a folder that is removed afterwards."""
 
+import atexit
+import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HOME = Path(tempfile.mkdtemp(prefix="scoreline airflow "))
-PLUGIN = "from dags.timetable import ScorelinePlugin\n"
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)  # here: pytest may collect these tests and run none
 ENVIRONMENT = {
     "AIRFLOW_HOME": str(HOME),
     "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
-    "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
@@ -27,18 +28,15 @@ ENVIRONMENT = {
 patch = pytest.MonkeyPatch()
 for key, value in ENVIRONMENT.items():
     patch.setenv(key, value)
+patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # where spark-submit is
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def airflow_home() -> Iterator[Path]:
     """The home of an Airflow whose database is migrated; without a scheduler."""
-    plugins = HOME / "plugins"
-    plugins.mkdir(exist_ok=True)
-    (plugins / "scoreline_plugin.py").write_text(PLUGIN, "utf-8")
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
     yield HOME
     patch.undo()
-    shutil.rmtree(HOME)
 
 
 @pytest.fixture

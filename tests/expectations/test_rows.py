@@ -72,12 +72,16 @@ def is_of(check: Check, fault: str) -> bool:
     return fault.startswith(f"{check.columns[0]}=") and fault.endswith(f" breaks {check.type}({check.expected})")
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(ROW, max_size=40))
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(ROW, min_size=40, max_size=80))
 def test_as_many_rows_are_at_fault_as_gx_counts(spark: SparkSession, tmp_path: Path, rows: list[tuple[object]]) -> None:
     suite = suite_of(tmp_path, SUITE)
     frame = spark.createDataFrame(rows, SCHEMA)
     assert counted_by_rows(frame, suite) == counted_by_gx(frame, suite)
+
+
+def test_no_row_is_at_fault_where_there_is_none(spark: SparkSession, tmp_path: Path) -> None:
+    assert row_faults(spark.createDataFrame([], SCHEMA), suite_of(tmp_path, SUITE)).collect() == []
 
 
 def test_the_comparison_with_gx_is_about_something(spark: SparkSession, tmp_path: Path) -> None:
@@ -116,5 +120,5 @@ def test_rows_keep_their_columns_and_only_critical_expectations_of_one_row_fault
 
 def test_a_condition_that_cannot_be_is_refused_by_name(spark: SparkSession, tmp_path: Path) -> None:
     suite = suite_of(tmp_path, "- {type: expect_column_values_to_be_null, kwargs: {column: nowhere}}")
-    with pytest.raises(CheckBroken, match='line 1: expect_column_values_to_be_null .* column "nowhere"'):
+    with pytest.raises(CheckBroken, match=r'line 1: expect_column_values_to_be_null .* column "nowhere"'):
         row_faults(spark.range(1), suite)

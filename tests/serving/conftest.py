@@ -8,10 +8,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from serving.client import Client
 from serving.store import Store
 from tests.conftest import ROOT, await_port, free_port, redis_binary, stop
+
+# What a property test asserts is never how fast this machine is just now.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @contextmanager
@@ -30,8 +35,8 @@ def redis_at(port: int, folder: Path, *options: str) -> Iterator[subprocess.Pope
 def service_at(redis_url: str, clock: str) -> Iterator[str]:
     """Run the lookup service on a free port until the block ends; gives its URL."""
     port = free_port()
-    settings = {"SCORELINE_REDIS_URL": redis_url, "SCORELINE_PORT": str(port), "SCORELINE_CLOCK": clock}
-    process = subprocess.Popen([sys.executable, "-m", "serving"], cwd=ROOT, env={**os.environ, **settings})
+    environment = {"SCORELINE_REDIS_URL": redis_url, "SCORELINE_PORT": str(port), "SCORELINE_CLOCK": clock}
+    process = subprocess.Popen([sys.executable, "-m", "serving"], cwd=ROOT, env={**os.environ, **environment})
     try:
         await_port(port)
         yield f"http://127.0.0.1:{port}"
@@ -39,7 +44,7 @@ def service_at(redis_url: str, clock: str) -> Iterator[str]:
         stop(process)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store(redis_url: str) -> Iterator[Store]:
     with Store(redis_url) as opened:
         yield opened
@@ -51,7 +56,7 @@ def service_url(redis_url: str) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def client(service_url: str) -> Iterator[Client]:
     with Client(service_url) as opened:
         yield opened

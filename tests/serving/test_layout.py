@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from serving.blocks import pack
 from serving.errors import BlockCorrupt
 from serving.layout import Layout
+from tests.conftest import ROOT
 from tests.serving.publishing import arrays
 
 KEYS = [
@@ -74,6 +75,7 @@ def test_the_bytes_of_a_block_are_those_of_the_page_that_documents_them() -> Non
     block = pack(Layout(buckets=1), 0x1_0000_0007, np.array([1, 258], np.uint64), [np.array([0.5, -2.0], np.float32)])
     expected = "0100 0200 07000000 0100000000000000 0201000000000000 0000003f 000000c0"
     assert block == bytes.fromhex(expected)
+    assert f"\n{expected}\n" in (ROOT / "infra/docs/redis-contract.md").read_text()
 
 
 @pytest.mark.parametrize(

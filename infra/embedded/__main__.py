@@ -1,0 +1,65 @@
+"""`python -m infra.embedded up | down | status | demo`: the embedded default."""
+
+import argparse
+import signal
+import sys
+
+from rich.console import Console
+
+from infra.embedded import lifecycle
+from infra.embedded.errors import EmbeddedError
+from infra.embedded.tables import hints, services_table
+
+console = Console(highlight=False)
+INTERRUPTED = 130
+
+
+def up() -> None:
+    """Start the services and say where they are."""
+    with console.status("starting") as status:
+        lifecycle.up(lambda text: status.update(f"starting: {text}"))
+    show()
+
+
+def down() -> None:
+    """Stop them."""
+    stopped = lifecycle.down()
+    console.print(f"stopped {stopped} processes" if stopped else "nothing was running")
+
+
+def show() -> None:
+    """Say where the services are."""
+    living = lifecycle.alive()
+    if not living:
+        console.print("nothing is running: make up")
+        return
+    console.print(services_table(living))
+    console.print(hints())
+
+
+def demo() -> None:
+    """Take 18 months of real purchases from landing files to scores over HTTP."""
+    from infra.embedded.demo import run
+
+    run(console)
+
+
+COMMANDS = {"up": up, "down": down, "status": show, "demo": demo}
+
+
+def main() -> None:
+    """Run the command named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m infra.embedded", description=__doc__)
+    parser.add_argument("command", choices=sorted(COMMANDS))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        COMMANDS[parser.parse_args().command]()
+    except EmbeddedError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

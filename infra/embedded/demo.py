@@ -1,0 +1,137 @@
+"""The demo: 18 months of real purchases, from landing files to scores read over HTTP by key."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from infra.demo.land import FIRST_DAY, land
+from infra.embedded import lifecycle
+from infra.embedded.backfill import Backfill
+from infra.embedded.comparison import Lake, compare
+from infra.embedded.lifecycle import Runtime
+from infra.embedded.places import VAR
+from infra.embedded.programs import run_program
+from infra.embedded.progress import Steps
+from infra.embedded.tables import hints, services_table
+from jobs.spec import settings
+
+PIPELINE = "purchase_propensity"
+DAYS = (date(1998, 6, 1), date(1998, 6, 3))
+HISTORY = (FIRST_DAY, DAYS[0] - timedelta(days=1))
+# Six hours after the end of the last day: as if it were that morning.
+MORNING = "1998-06-04T06:00:00Z"
+
+
+def run(console: Console) -> None:
+    """Run all steps; the services are stopped at the end, also of a failure, unless they were running before."""
+    steps = Steps(console)
+    with lifecycle.alone("demo"), services(steps) as runtime:
+        prepare(steps, runtime)
+        three_days(steps, runtime)
+        show_scores(steps, runtime)
+    console.print(seconds_table(steps))
+
+
+@contextmanager
+def services(steps: Steps) -> Iterator[Runtime]:
+    """Start the services, and stop them at the end; those that ran before stay."""
+    found = lifecycle.current() is not None
+    os.environ.setdefault("SCORELINE_CLOCK", clock())
+    with steps.step("start Redis, MLflow, Airflow and the lookup service") as step:
+        runtime = lifecycle.up(step.note)
+    steps.console.print(services_table(lifecycle.alive()), hints())
+    try:
+        yield runtime
+    finally:
+        if found:
+            steps.console.print("the services were running before, and stay: make down")
+        else:
+            stop(steps)
+
+
+def stop(steps: Steps) -> None:
+    """Stop the services, whatever the keyboard says."""
+    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with steps.step("stop the services"):
+        lifecycle.down()
+    signal.signal(signal.SIGINT, kept)
+
+
+def clock() -> str:
+    """Return the demo's clock; it keeps running from one demo to the next, as time does."""
+    kept = VAR / "demo-clock.txt"
+    if not kept.is_file():
+        kept.write_text(f"{MORNING}@{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    return kept.read_text()
+
+
+def prepare(steps: Steps, runtime: Runtime) -> None:
+    """Land the data, load the history, and train a champion where there is none."""
+    with steps.step(f"land the purchases, a file a day, {HISTORY[0]} to {DAYS[1]}") as step:
+        landed = land(Path(settings().landing), HISTORY[0], DAYS[1])
+        step.note(f"{landed.purchases} purchases of {landed.days} days; {landed.new} files new")
+    first, last = (str(day) for day in HISTORY)
+    with steps.step("ingest the history in one job") as step:
+        ingest = ["scoreline", "ingest", PIPELINE, "--from", first, "--to", last, "--run-id", "history"]
+        run_program("ingest-history", ingest, runtime.environment, step)
+    with steps.step("train a champion, if there is none") as step:
+        train = ["scoreline", "train", PIPELINE, "--if-missing", "--as-of", str(DAYS[0])]
+        step.note(run_program("train", train, runtime.environment, step).strip().splitlines()[-1])
+
+
+def three_days(steps: Steps, runtime: Runtime) -> None:
+    """Let the scheduler run the DAG for three days, and show Airflow's own list of runs."""
+    backfill = Backfill(runtime.scheduler, PIPELINE, *DAYS)
+    first, last = (str(day) for day in DAYS)
+    with steps.step("three days by the scheduler: ingest, score, publish") as step:
+        backfill.prepare()
+        since = datetime.now(UTC)
+        span = ["--from-date", first, "--to-date", last, "--reprocess-behavior", "completed"]
+        create = ["airflow", "backfill", "create", "--dag-id", PIPELINE, *span, "--max-active-runs", "1"]
+        run_program("backfill", create, runtime.environment, step)
+        backfill.follow(since, step)
+    with steps.step("Airflow's own list of runs") as step:
+        listed = run_program("runs", ["airflow", "dags", "list-runs", PIPELINE], runtime.environment, step)
+    steps.console.print(listed.rstrip(), markup=False, soft_wrap=True)
+
+
+def show_scores(steps: Steps, runtime: Runtime) -> None:
+    """Look up ten customers, beside the same rows read from Delta, and count what there is."""
+    lake = Lake(settings().lake)
+    with steps.step("look up ten customers over HTTP, and in Delta by DuckDB"):
+        found = compare(lake, runtime.ports.url("lookup"), PIPELINE, DAYS[1] + timedelta(days=1))
+    steps.console.print(found)
+    with steps.step("count the rows of the tables"):
+        counted = rows_table(lake)
+    steps.console.print(counted)
+
+
+def rows_table(lake: Lake) -> Table:
+    """Return how many rows each table has, the scores day by day."""
+    table = Table(title="Rows in Delta", title_justify="left")
+    table.add_column("table")
+    table.add_column("rows", justify="right")
+    for name in ("events/transactions", "quarantine/transactions", f"features/{PIPELINE}"):
+        table.add_row(name, f"{lake.count(name):,}")
+    for n in range(1, (DAYS[1] - DAYS[0]).days + 2):
+        as_of = DAYS[0] + timedelta(days=n)
+        count = lake.count(f"scores/{PIPELINE}", f"as_of_date = DATE '{as_of}'")
+        table.add_row(f"scores/{PIPELINE} as of {as_of}", f"{count:,}")
+    table.add_row(f"publications/{PIPELINE}", f"{lake.count(f'publications/{PIPELINE}'):,}")
+    return table
+
+
+def seconds_table(steps: Steps) -> Table:
+    """Return the seconds of each step."""
+    table = Table(title="Seconds", title_justify="left", show_footer=True)
+    table.add_column("step", footer="all")
+    table.add_column("s", justify="right", footer=f"{sum(steps.seconds.values()):.1f}")
+    for title, seconds in steps.seconds.items():
+        table.add_row(title, f"{seconds:.1f}")
+    return table

@@ -1,0 +1,52 @@
+"""Programs that the demo runs in the foreground: each with its output in a log of its own."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.embedded.errors import DemoFault
+from infra.embedded.places import LOGS, ROOT, VENV
+from infra.embedded.progress import Step
+
+REASON = "scoreline: error: "
+
+
+def run_program(name: str, command: Sequence[str], environment: dict[str, str], step: Step) -> str:
+    """Run a program of the virtual environment and return what it wrote; the step shows its newest line.
+
+    Raises:
+        DemoFault: it failed; the message has its own reason and the log to look at.
+    """
+    log = LOGS / f"demo-{name}.log"
+    lines: list[str] = []
+    with (
+        log.open("w") as kept,
+        subprocess.Popen(
+            [VENV / command[0], *command[1:]],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            kept.write(line)
+            lines.append(line)
+            step.watch(line.strip())
+    if process.returncode != 0:
+        raise DemoFault(f"`{' '.join(command)}` failed ({process.returncode}): {reason(lines)}\n  see {log}")
+    return "".join(lines)
+
+
+def reason(lines: Sequence[str]) -> str:
+    """Return the line in which a job says why it failed, else its last one."""
+    told = [line.strip() for line in lines if line.strip()]
+    return next((line for line in reversed(told) if REASON in line), told[-1] if told else "it said nothing")
+
+
+def log_reason(log: Path) -> str:
+    """Return why, from a log file."""
+    return reason(log.read_text(errors="replace").splitlines()) if log.is_file() else "it left no log"

@@ -1,0 +1,161 @@
+"""The training job: read what was known at its as_of, fit and judge in time's order, write report and registry."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.utils.git_utils import get_git_commit
+from pyspark.sql import DataFrame, SparkSession
+
+from jobs import artefact
+from jobs.features import feature_names, with_validity
+from jobs.lake import Lake
+from jobs.registry import FEATURES, Candidate, ModelVersion, has_alias, register
+from jobs.scoring import load_scoring_model, require_batch_invariance
+from jobs.spec import Pipeline, Settings
+from jobs.training import dataset
+from jobs.training.baselines import fit_baselines
+from jobs.training.dataset import Period, Queries
+from jobs.training.evaluation import CHAMPION, Judged, describe, evaluate
+from jobs.training.fit import fit_champion, hyperparameters
+from jobs.training.plots import draw
+from jobs.training.report import flat, write_report
+from jobs.training.split import mature_dates, split
+
+LOG = logging.getLogger(__name__)
+TRAINING_AS_OF = "scoreline.training_as_of"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: whose it is, and the instant beyond which it may know nothing."""
+
+    pipeline: Pipeline
+    settings: Settings
+    as_of: datetime
+
+    @property
+    def folder(self) -> Path:
+        """Where its report goes."""
+        return Path(self.settings.reports) / "training" / self.pipeline.name / f"{self.as_of:%Y-%m-%d}"
+
+
+def train(spark: SparkSession, pipeline: Pipeline, settings: Settings, as_of: datetime) -> ModelVersion:
+    """Train, judge, report and register a model that knows nothing after `as_of` (UTC), and give it the alias.
+
+    Raises:
+        TooLittleHistory: no split in time can be made from the labels that are mature at `as_of`.
+        ModelRefused: the model's scores depend on the batch; it was not registered.
+        SqlRefused, ArtefactRefused, RegistryUnavailable: as their names say; the alias stays where it was.
+    """
+    training = Training(pipeline, settings, as_of)
+    queries = dataset.read_queries(settings, pipeline)
+    lake = Lake(spark, settings.lake)
+    versions = _table_versions(lake, pipeline)
+    periods, features = _periods(training, lake, queries, versions)
+    model, judged = _fitted(periods, features, as_of)
+    report = _report(training, periods, features, evaluate(judged)) | {
+        "provenance": _provenance(training, queries, versions, len(periods["train"].labels))
+    }
+    page = write_report(report, draw(judged, report["evaluation"]), training.folder)
+    LOG.info("evaluation report: %s", page)
+    return register(settings.mlflow_uri, _candidate(training, model, report), pipeline.model.alias)
+
+
+def has_champion(pipeline: Pipeline, settings: Settings) -> bool:
+    """Return whether the pipeline's model has a version with its alias."""
+    return has_alias(settings.mlflow_uri, pipeline.model.name, pipeline.model.alias)
+
+
+def first_training_as_of(pipeline: Pipeline) -> datetime:
+    """Return the latest as_of of a training whose champion may score all days of the schedule: its start."""
+    return datetime.combine(pipeline.schedule.start_date, time(), UTC)
+
+
+def _table_versions(lake: Lake, pipeline: Pipeline) -> dict[str, int]:
+    tables = [f"events/{pipeline.events[0]}", *(f"dimensions/{name}" for name in pipeline.dimensions)]
+    return {table: lake.version(table) for table in tables}
+
+
+def _periods(
+    training: Training, lake: Lake, queries: Queries, versions: dict[str, int]
+) -> tuple[dict[str, Period], tuple[str, ...]]:
+    pipeline, horizon = training.pipeline, training.pipeline.label.horizon
+    parts = split(mature_dates(pipeline.training, horizon, training.as_of), horizon, pipeline.training)
+    read = {table: lake.read_at(table, number) for table, number in versions.items()}
+    events = dataset.visible(read.pop(f"events/{pipeline.events[0]}"), training.as_of)
+    dimensions = {name: with_validity(read[f"dimensions/{name}"], pipeline.entity_key) for name in pipeline.dimensions}
+    spine = dataset.spine_of(events, [date for dates in parts.parts.values() for date in dates], queries)
+    seen = dataset.examples(events, spine, dimensions, queries)
+    frame: DataFrame = dataset.with_label(dataset.with_evaluation(seen, queries), events, queries, pipeline.label)
+    features = feature_names(seen)
+    try:
+        return dataset.collect(frame, features, parts), features
+    finally:
+        seen.unpersist()
+        spine.unpersist()
+
+
+def _fitted(periods: dict[str, Period], features: tuple[str, ...], as_of: datetime) -> tuple[dict[str, bytes], Judged]:
+    """Return the champion's artefact and the test period with the scores of champion and baselines."""
+    train, calibration, test = periods["train"], periods["calibration"], periods["test"]
+    LOG.info("learning from %d rows, calibrating on %d", len(train.labels), len(calibration.labels))
+    files = artefact.build(fit_champion(train, calibration), features, as_of)
+    # Judged is what will score: the file read back, by the one scoring function.
+    model = load_scoring_model(files[artefact.MODEL_FILE], features)
+    require_batch_invariance(model, test.matrix)
+    scores = {CHAMPION: model.score(test.matrix).astype(np.float64)}
+    scores |= {name: baseline.score(test) for name, baseline in fit_baselines(train + calibration).items()}
+    return files, Judged(test, scores)
+
+
+def _report(
+    training: Training, periods: dict[str, Period], features: tuple[str, ...], evaluation: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "pipeline": training.pipeline.name,
+        "model": training.pipeline.model.name,
+        "description": training.pipeline.description,
+        "entity_key": training.pipeline.entity_key,
+        "as_of": training.as_of.isoformat(),
+        "horizon_days": training.pipeline.label.horizon_days,
+        "features": list(features),
+        "periods": {name: describe(period) for name, period in periods.items()},
+        "evaluation": evaluation,
+    }
+
+
+def _provenance(training: Training, queries: Queries, versions: dict[str, int], rows: int) -> dict[str, Any]:
+    return {
+        "code_version": _code_version(training.settings.project),
+        "table_versions": versions,
+        "sql_digests": queries.digests,
+        "hyperparameters": hyperparameters(rows),
+        "libraries": {name: version(name) for name in ("scikit-learn", "numpy", "skops", "pyspark")},
+    }
+
+
+def _code_version(project: Path) -> str:
+    try:
+        released = version("scoreline")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        released = "0"
+    commit = get_git_commit(str(project))
+    return f"{released}+{commit[:12]}" if commit else released
+
+
+def _candidate(training: Training, files: dict[str, bytes], report: dict[str, Any]) -> Candidate:
+    provenance = report["provenance"]
+    tags = {
+        TRAINING_AS_OF: report["as_of"],
+        FEATURES: " ".join(report["features"]),
+        "scoreline.code_version": provenance["code_version"],
+        **{f"scoreline.sql.{kind}": digest for kind, digest in provenance["sql_digests"].items()},
+        **{f"scoreline.table.{table}": str(number) for table, number in provenance["table_versions"].items()},
+    }
+    metrics = flat(report["evaluation"]["all"]["models"])
+    return Candidate(training.pipeline.name, training.pipeline.model.name, files, training.folder, metrics, tags)

@@ -1,0 +1,120 @@
+"""The reader: one generation an answer, whatever writers do; gone and back with Redis."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Thread
+from typing import TypeVar
+
+import pytest
+import redis
+
+from serving.errors import StoreUnavailable, TooManyKeys, TornGeneration, UnknownPipeline
+from serving.keys import block_key
+from serving.reader import Reader
+from serving.store import Store
+from tests.conftest import free_port, stop
+from tests.serving.conftest import redis_at
+from tests.serving.publishing import publish
+
+T = TypeVar("T")
+
+KEYS = [f"k{number}" for number in range(200)]
+SWAPS = 60
+
+
+def read(url: str, work: Callable[[Reader], Awaitable[T]]) -> T:
+    async def session() -> T:
+        reader = Reader(url)
+        try:
+            return await work(reader)
+        finally:
+            await reader.close()
+
+    return asyncio.run(session())
+
+
+def test_rows_come_in_the_order_of_the_keys(store: Store, redis_url: str) -> None:
+    head = publish(store, "rows", 1, {"a": 0.25, "b": 0.5, "c": 1.0})
+    found = read(redis_url, lambda reader: reader.lookup("rows", ["c", "?", "a", "c"]))
+    assert found == (head, [(1.0,), None, (0.25,), (1.0,)])
+
+
+def test_an_empty_generation_knows_no_key(store: Store, redis_url: str) -> None:
+    publish(store, "empty", 1, {})
+    assert read(redis_url, lambda reader: reader.lookup("empty", ["a"]))[1] == [None]
+
+
+def test_no_lookup_mixes_generations_while_they_are_swapped_and_removed(store: Store, redis_url: str) -> None:
+    publish(store, "swaps", 1, dict.fromkeys(KEYS, 1.0))
+    publisher = Thread(target=swap_and_remove, args=(store,))
+
+    async def watch(reader: Reader) -> list[int]:
+        publisher.start()
+        seen: list[int] = []
+        while publisher.is_alive() or len(seen) < SWAPS:
+            head, rows = await reader.lookup("swaps", KEYS)
+            assert set(rows) == {(float(head.token),)}
+            seen.append(head.token)
+        return seen
+
+    seen = read(redis_url, watch)
+    assert seen == sorted(seen)
+    assert len(set(seen)) > SWAPS // 4
+
+
+def swap_and_remove(store: Store) -> None:
+    for token in range(2, SWAPS):
+        last = publish(store, "swaps", token, dict.fromkeys(KEYS, float(token)))
+        store.remove_generation("swaps", token - 2, range(last.layout.buckets))
+
+
+def test_a_missing_block_is_torn_once_the_head_says_so_again(store: Store, redis_url: str) -> None:
+    publish(store, "torn", 1, {"a": 0.5})
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.delete(block_key("torn", 1, 0))
+    with pytest.raises(TornGeneration, match="torn: generation 1 lacks bucket 0"):
+        read(redis_url, lambda reader: reader.lookup("torn", ["a"]))
+
+
+@pytest.mark.parametrize("name", ["never-published", "a:b", "a{b}", "", "x" * 500])
+def test_an_unknown_pipeline_is_refused(redis_url: str, name: str) -> None:
+    with pytest.raises(UnknownPipeline, match="/v1/pipelines"):
+        read(redis_url, lambda reader: reader.lookup(name, ["a"]))
+
+
+def test_more_keys_than_the_limit_are_refused(store: Store, redis_url: str) -> None:
+    publish(store, "limit", 1, {"a": 0.5})
+    assert len(read(redis_url, lambda reader: reader.lookup("limit", ["a"] * 1000))[1]) == 1000
+    with pytest.raises(TooManyKeys, match="1000 is the most"):
+        read(redis_url, lambda reader: reader.lookup("limit", ["a"] * 1001))
+
+
+def test_heads_are_those_of_registered_pipelines_with_something_live(store: Store, redis_url: str) -> None:
+    store.register("registered-only")
+    one, other = publish(store, "heads-b", 1, {"a": 0.5}), publish(store, "heads-a", 9, {})
+    heads = [head for head in read(redis_url, Reader.heads) if head.pipeline.startswith(("heads", "registered"))]
+    assert heads == [other, one]
+
+
+def test_a_reader_outlives_a_redis_that_stops_and_comes_back_empty(servers: ExitStack, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"redis://reader:secret@127.0.0.1:{port}/0"
+    user = ("--user", *["reader", "on", ">secret", "~*", "+@all"])
+    first = servers.enter_context(redis_at(port, tmp_path, *user))
+
+    async def outlive(reader: Reader) -> None:
+        with Store(url) as store:
+            head = await asyncio.to_thread(publish, store, "outlived", 1, {"a": 0.5})
+            assert await reader.lookup("outlived", ["a"]) == (head, [(0.5,)])
+            stop(first)
+            with pytest.raises(StoreUnavailable, match=rf"^(?!.*secret).*127\.0\.0\.1:{port}"):
+                await reader.lookup("outlived", ["a"])
+            servers.enter_context(redis_at(port, tmp_path, *user))
+            with pytest.raises(UnknownPipeline):
+                await reader.lookup("outlived", ["a"])
+            await asyncio.to_thread(publish, store, "outlived", 2, {"a": 0.75})
+            assert (await reader.lookup("outlived", ["a"]))[1] == [(0.75,)]
+
+    read(url, outlive)
