@@ -85,12 +85,12 @@ def publish(pipeline: str, run_id: str, day: datetime) -> None:
 @click.option("--if-missing", is_flag=True, help="Do nothing where the alias names a version already.")
 def train(pipeline: str, as_of: datetime, if_missing: bool) -> None:  # noqa: FBT001  reason: click passes flags so
     """Train, compare, report, and register a model as the champion."""
-    from jobs.registry import has_alias
     from jobs.session import spark_session
+    from jobs.training import has_champion
     from jobs.training import train as train_model
 
     declared, found = _declared(pipeline)
-    if if_missing and has_alias(found.mlflow_uri, declared.model.name, declared.model.alias):
+    if if_missing and has_champion(declared, found):
         click.echo(f"{declared.model.name}@{declared.model.alias} is there; nothing to do")
         return
     version = train_model(spark_session(f"train {pipeline}"), declared, found, _instant(as_of.date()))

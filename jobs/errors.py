@@ -1,19 +1,20 @@
 """What jobs refuse, and why.
 
 ScorelineError                 a job failed; running it again may help (exit code 1)
-├── SpecError                  a pipeline's files are wrong: file, line, field and remedy
-├── SqlRefused                 a SQL file is missing or does what its contract forbids
 ├── Fenced                     another attempt of the same task committed first
+├── GenerationDiffers          what Redis holds is not what the table holds
+├── Overtaken                  another generation went live meanwhile
 ├── RegistryUnavailable        MLflow does not answer
-└── DataFault                  running it again cannot help (exit code 3)
+└── DataFault                  what was given is at fault: running it again cannot help (exit code 3)
+    ├── SpecError              a pipeline's files are wrong: file, line, field and remedy
+    ├── SqlRefused             a SQL file is missing or does what its contract forbids
     ├── FileFault              a landing file is missing, unreadable, of another shape, or delivered twice
     ├── FrameFault             a frame breaks a contract that no suite can waive (keys, spine, NaN)
     ├── NothingToPublish       there is no scores partition to publish
     ├── ModelMissing           there is no such registered model, alias or version
     ├── ArtefactRefused        a model's artefact is not the one registered, or not one that we may read
     ├── ModelRefused           a trained model breaks what serving relies on
-    ├── TooLittleHistory       no training set can be cut from the history that there is
-    └── GenerationDiffers      what Redis holds is not what the table holds
+    └── TooLittleHistory       no training set can be cut from the history that there is
 """
 
 
@@ -23,22 +24,34 @@ class ScorelineError(Exception):
     exit_code = 1
 
 
-class SpecError(ScorelineError):
-    """A pipeline's files are wrong. The message names the file, the line, the field and what to write instead."""
-
-
-class SqlRefused(ScorelineError):
-    """A SQL file is missing or does what its contract forbids."""
-
-
 class Fenced(ScorelineError):
     """Another attempt of the same task committed first, so that this one's write was dropped."""
 
 
+class GenerationDiffers(ScorelineError):
+    """What was read back from Redis is not what the scores table holds."""
+
+
+class Overtaken(ScorelineError):
+    """Another generation went live while this one was being written, so that this one did not."""
+
+
+class RegistryUnavailable(ScorelineError):
+    """MLflow does not answer, or not as the registry should."""
+
+
 class DataFault(ScorelineError):
-    """Running it again cannot help: the data, a file or an artefact is at fault."""
+    """What was given (data, a file, SQL, an artefact) is at fault: running it again cannot help."""
 
     exit_code = 3
+
+
+class SpecError(DataFault):
+    """A pipeline's files are wrong. The message names the file, the line, the field and what to write instead."""
+
+
+class SqlRefused(DataFault):
+    """A SQL file is missing or does what its contract forbids."""
 
 
 class FileFault(DataFault):
@@ -51,14 +64,6 @@ class FrameFault(DataFault):
 
 class NothingToPublish(DataFault):
     """There is no scores partition to publish."""
-
-
-class GenerationDiffers(DataFault):
-    """What was read back from Redis is not what the scores table holds."""
-
-
-class RegistryUnavailable(ScorelineError):
-    """MLflow does not answer, or not as the registry should."""
 
 
 class ModelMissing(DataFault):

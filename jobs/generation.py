@@ -1,5 +1,6 @@
 """A generation's blocks, written to Redis and read back by the executors; nothing passes through the driver."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
-from pyspark.sql import DataFrame
+from pyspark.errors import PythonException
+from pyspark.sql import DataFrame, Row
 
+from serving import errors
 from serving.blocks import Tally, audit, pack_buckets, tally
-from serving.errors import HashCollision
+from serving.errors import HashCollision, ServingError
 from serving.layout import Layout
 from serving.store import Store
 
@@ -39,7 +42,7 @@ def write(scores: DataFrame, generation: Generation) -> Tally:
 
     Raises:
         HashCollision: two keys have one hash under this salt; nothing is live, another salt will do.
-        StoreUnavailable, StoreRefused: Redis does not answer or refuses, from inside the Spark job's error.
+        StoreUnavailable, StoreRefused: Redis does not answer or refuses.
     """
     buckets = generation.layout.buckets
     tasks = max(
@@ -50,7 +53,7 @@ def write(scores: DataFrame, generation: Generation) -> Tally:
     spread = (
         hashed.selectExpr("hash", "score", f"{owner} AS task").repartitionById(tasks, "task").select("hash", "score")
     )
-    found = spread.mapInArrow(partial(_write_task, generation, tasks), TALLY).collect()
+    found = _collected(spread.mapInArrow(partial(_write_task, generation, tasks), TALLY))
     if any(row.collided for row in found):
         raise HashCollision(f"two keys of {generation.pipeline} have one hash under salt {generation.layout.salt}")
     return _total(found)
@@ -58,21 +61,34 @@ def write(scores: DataFrame, generation: Generation) -> Tally:
 
 def expected(scores: DataFrame, layout: Layout) -> Tally:
     """Return the tally of a table's scores under a layout's hash, which blocks read back must have."""
-    return _total(hashes(scores, layout).mapInArrow(_tally_task, TALLY).collect())
+    return _total(_collected(hashes(scores, layout).mapInArrow(_tally_task, TALLY)))
 
 
 def read_back(spread: DataFrame, generation: Generation) -> Tally:
     """Return the tally of all blocks as Redis holds them; `spread` (id BIGINT) has each bucket once.
 
     Raises:
-        TornGeneration, BlockCorrupt: a block is missing or no reader could rely on it, from inside Spark's error.
+        TornGeneration, BlockCorrupt: a block is missing or no reader could rely on it.
     """
-    return _total(spread.mapInArrow(partial(_read_task, generation), TALLY).collect())
+    return _total(_collected(spread.mapInArrow(partial(_read_task, generation), TALLY)))
 
 
 def hashes(scores: DataFrame, layout: Layout) -> DataFrame:
     """Return (hash BIGINT, score FLOAT) of (key, score) under the layout's salt."""
     return scores.selectExpr(f"{layout.hash_sql('key')} AS hash", "score")
+
+
+def _collected(frame: DataFrame) -> list[Row]:
+    """Collect a row of each task; what a task raised of our own errors is raised again, without Spark's wrapping."""
+    try:
+        return frame.collect()
+    except PythonException as error:
+        found = re.findall(r"serving\.errors\.(\w+): (.+)", str(error))
+        if not found:
+            raise
+        name, message = found[-1]
+    kind: type[ServingError] = getattr(errors, name)
+    raise kind(message)
 
 
 def _write_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pyspark.sql import DataFrame, Row
 
 from jobs import generation as blocks
-from jobs.errors import GenerationDiffers, NothingToPublish, ScorelineError
+from jobs.errors import GenerationDiffers, NothingToPublish, Overtaken
 from jobs.generation import Generation
 from jobs.ledger import HISTORY, LIVE, REMOVED, Entry, Ledger
 from jobs.quality import Measure, count
 from jobs.run import CHAMPION, Run
 from serving.blocks import Tally
 from serving.clock import instant, microseconds
-from serving.errors import HashCollision
+from serving.errors import BlockCorrupt, HashCollision, TornGeneration
 from serving.head import Fallback, Head, Model, decide
 from serving.layout import Layout
 from serving.store import Store
@@ -108,20 +108,30 @@ def _built(partition: Partition, draft: Head, redis_url: str) -> Head:
 def _verified(partition: Partition, generation: Generation) -> Tally:
     """Return the tally of the partition, if all blocks that Redis holds have the same."""
     table = blocks.expected(partition.scores, generation.layout)
-    redis = blocks.read_back(partition.scores.sparkSession.range(generation.layout.buckets), generation)
+    spread = partition.scores.sparkSession.range(generation.layout.buckets)
+    try:
+        redis = blocks.read_back(spread, generation)
+    except (BlockCorrupt, TornGeneration) as fault:
+        raise _differs(generation, str(fault)) from fault
     if table != redis:
-        raise GenerationDiffers(
-            f"{generation.pipeline}: generation {generation.token} in Redis has {redis.rows} rows, checksum "
-            f"{redis.checksum}; the table has {table.rows}, {table.checksum}. It did not go live; run the task again"
+        raise _differs(
+            generation, f"{redis.rows} rows, checksum {redis.checksum}; {table.rows}, {table.checksum} expected"
         )
     LOG.info("generation %d: %d rows read back and equal to the table", generation.token, redis.rows)
     return table
 
 
+def _differs(generation: Generation, what: str) -> GenerationDiffers:
+    return GenerationDiffers(
+        f"{generation.pipeline}: generation {generation.token} in Redis is not what the scores table has: {what}. "
+        "It did not go live; run the task again"
+    )
+
+
 def _swap(store: Store, observed: bytes | None, head: Head) -> None:
     store.register(head.pipeline)
     if not store.swap(observed, head):
-        raise ScorelineError(
+        raise Overtaken(
             f"{head.pipeline}: another generation went live while {head.token} was being written; it did not go live. "
             "Run the task again: it decides anew which of the two is newer"
         )

@@ -24,7 +24,9 @@ class Measure:
         """Return the measure of an expectation that the gate judged."""
         observed = "" if judged.observed is None else f"{judged.observed:.15g}"
         of_rows = "" if judged.rows is None else f" of {judged.rows} rows"
-        return cls(judged.suite, f"{judged.expectation}({judged.expected})", judged.column, judged.success, observed + of_rows)
+        return cls(
+            judged.suite, f"{judged.expectation}({judged.expected})", judged.column, judged.success, observed + of_rows
+        )
 
 
 def count(metric: str, rows: int) -> Measure:

@@ -156,4 +156,3 @@ def _refuse_other_features(names: tuple[str, ...], artefact: VerifiedArtefact) -
             f"features.sql gives no {', '.join(missing)}, which model {artefact.version.name} version "
             f"{artefact.version.version} needs; add them, or train and promote a model on the features there are"
         )
-

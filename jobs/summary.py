@@ -23,7 +23,9 @@ def summarise(settings: Settings, pipeline: Pipeline, day: date, run_id: str) ->
     for step in STEPS:
         mine = [row for row in rows if row["step"] == step]
         if not mine:
-            raise DataFault(f"{pipeline.name} {day}: {step} left no record of run {run_id}; clear that task to run it again")
+            raise DataFault(
+                f"{pipeline.name} {day}: {step} left no record of run {run_id}; clear that task to run it again"
+            )
         lines.append(f"  {step}: {_in_words(_newest(mine))}")
     return "\n".join(lines)
 
@@ -31,7 +33,7 @@ def summarise(settings: Settings, pipeline: Pipeline, day: date, run_id: str) ->
 def _measures(settings: Settings, pipeline: Pipeline, run_id: str) -> list[dict[str, object]]:
     table = DeltaTable(f"{settings.lake}/quality/{pipeline.name}").to_pyarrow_dataset()
     found: pa.Table = table.to_table(filter=pc.field("run_id") == run_id)
-    return found.to_pylist()
+    return list(found.to_pylist())
 
 
 def _newest(rows: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -10,7 +10,8 @@ from infra.embedded import lifecycle
 from infra.embedded.errors import EmbeddedError
 from infra.embedded.tables import hints, services_table
 
-console = Console(highlight=False)
+LOG_WIDTH = 120
+console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 INTERRUPTED = 130
 
 

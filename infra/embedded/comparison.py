@@ -1,7 +1,7 @@
 """The same scores twice: by key over HTTP, and from the Delta table by DuckDB."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import duckdb
@@ -51,7 +51,7 @@ def compare(lake: Lake, lookup: str, pipeline: str, as_of: date) -> Table:
     """
     rows = lake.query({"scores": f"scores/{pipeline}"}, TEN, [as_of])
     table = Table(title=f"{pipeline}: over HTTP, and in Delta by DuckDB", title_justify="left")
-    for heading in ("key", "HTTP score", "Delta score", "as of", "age", "source", "model"):
+    for heading in ("key", "HTTP score", "Delta score", "as of (UTC)", "age", "source", "model"):
         table.add_column(heading, justify="right" if "score" in heading else "left")
     for key, score, _, version in rows:
         answer = ask(lookup, pipeline, key)
@@ -79,4 +79,5 @@ def cells(answer: dict[str, Any], score: float) -> tuple[str, ...]:
     model = answer["model"]
     over_http, in_delta = (str(np.float32(value)) for value in (answer["score"], score))
     age = f"{answer['age_seconds'] / 3600:.1f} h"
-    return (answer["key"], over_http, in_delta, answer["as_of"], age, answer["source"], f"v{model['version']}")
+    as_of = datetime.fromisoformat(answer["as_of"]).strftime("%Y-%m-%d %H:%M")
+    return (answer["key"], over_http, in_delta, as_of, age, answer["source"], f"v{model['version']}")

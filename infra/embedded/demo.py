@@ -43,7 +43,7 @@ def services(steps: Steps) -> Iterator[Runtime]:
     """Start the services, and stop them at the end; those that ran before stay."""
     found = lifecycle.current() is not None
     os.environ.setdefault("SCORELINE_CLOCK", clock())
-    with steps.step("start Redis, MLflow, Airflow and the lookup service") as step:
+    with steps.step("start the services") as step:
         runtime = lifecycle.up(step.note)
     steps.console.print(services_table(lifecycle.alive()), hints())
     try:
@@ -73,7 +73,7 @@ def clock() -> str:
 
 def prepare(steps: Steps, runtime: Runtime) -> None:
     """Land the data, load the history, and train a champion where there is none."""
-    with steps.step(f"land the purchases, a file a day, {HISTORY[0]} to {DAYS[1]}") as step:
+    with steps.step("land the purchases, a file a day") as step:
         landed = land(Path(settings().landing), HISTORY[0], DAYS[1])
         step.note(f"{landed.purchases} purchases of {landed.days} days; {landed.new} files new")
     first, last = (str(day) for day in HISTORY)
@@ -89,7 +89,7 @@ def three_days(steps: Steps, runtime: Runtime) -> None:
     """Let the scheduler run the DAG for three days, and show Airflow's own list of runs."""
     backfill = Backfill(runtime.scheduler, PIPELINE, *DAYS)
     first, last = (str(day) for day in DAYS)
-    with steps.step("three days by the scheduler: ingest, score, publish") as step:
+    with steps.step("three days by the scheduler") as step:
         backfill.prepare()
         since = datetime.now(UTC)
         span = ["--from-date", first, "--to-date", last, "--reprocess-behavior", "completed"]
@@ -97,14 +97,15 @@ def three_days(steps: Steps, runtime: Runtime) -> None:
         run_program("backfill", create, runtime.environment, step)
         backfill.follow(since, step)
     with steps.step("Airflow's own list of runs") as step:
-        listed = run_program("runs", ["airflow", "dags", "list-runs", PIPELINE], runtime.environment, step)
+        quiet = {**runtime.environment, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+        listed = run_program("runs", ["airflow", "dags", "list-runs", PIPELINE], quiet, step)
     steps.console.print(listed.rstrip(), markup=False, soft_wrap=True)
 
 
 def show_scores(steps: Steps, runtime: Runtime) -> None:
     """Look up ten customers, beside the same rows read from Delta, and count what there is."""
     lake = Lake(settings().lake)
-    with steps.step("look up ten customers over HTTP, and in Delta by DuckDB"):
+    with steps.step("look up ten customers, over HTTP and in Delta"):
         found = compare(lake, runtime.ports.url("lookup"), PIPELINE, DAYS[1] + timedelta(days=1))
     steps.console.print(found)
     with steps.step("count the rows of the tables"):

@@ -32,10 +32,14 @@ def run_program(name: str, command: Sequence[str], environment: dict[str, str], 
             errors="replace",
         ) as process,
     ):
-        for line in process.stdout or ():
-            kept.write(line)
-            lines.append(line)
-            step.watch(line.strip())
+        try:
+            for line in process.stdout or ():
+                kept.write(line)
+                lines.append(line)
+                step.watch(line.strip())
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode != 0:
         raise DemoFault(f"`{' '.join(command)}` failed ({process.returncode}): {reason(lines)}\n  see {log}")
     return "".join(lines)
@@ -44,7 +48,8 @@ def run_program(name: str, command: Sequence[str], environment: dict[str, str], 
 def reason(lines: Sequence[str]) -> str:
     """Return the line in which a job says why it failed, else its last one."""
     told = [line.strip() for line in lines if line.strip()]
-    return next((line for line in reversed(told) if REASON in line), told[-1] if told else "it said nothing")
+    last = next((line for line in reversed(told) if REASON in line), told[-1] if told else "it said nothing")
+    return last[max(last.find(REASON), 0) :]
 
 
 def log_reason(log: Path) -> str:

@@ -27,7 +27,7 @@ class Step:
         if self.bars is not None and self.task is not None:
             self.bars.update(self.task, note=text[: self.console.width // 2])
         else:
-            self.console.print(f"  {self.title}: {text}", markup=False, soft_wrap=True)
+            self.console.print(f"  {text}", markup=False, soft_wrap=True)
 
     def watch(self, text: str) -> None:
         """Show a line of output that only a terminal has room for."""

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
 from infra.embedded.errors import SchedulerFault
+from infra.embedded.places import LOGS
 
 JSON = dict[str, Any]
 TIMEOUT_S = 60.0
@@ -23,19 +25,30 @@ class Scheduler:
     def client(self) -> httpx.Client:
         """Return a client that carries a token."""
         login = {"username": "admin", "password": self.password}
-        answer = httpx.post(f"{self.url}/auth/token", json=login, timeout=TIMEOUT_S)
-        token = checked(answer)["access_token"]
-        return httpx.Client(
-            base_url=f"{self.url}/api/v2", headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S
-        )
+        with httpx.Client(timeout=TIMEOUT_S) as anyone:
+            token = checked(send(anyone, "POST", f"{self.url}/auth/token", json=login))["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.Client(base_url=f"{self.url}/api/v2", headers=headers, timeout=TIMEOUT_S)
+
+    def ask(self, method: str, path: str, **content: Any) -> JSON:
+        """Return the body of Airflow's answer.
+
+        Raises:
+            SchedulerFault: Airflow does not answer, or refuses.
+        """
+        return checked(send(self.client, method, path, **content))
+
+    def has(self, path: str) -> bool:
+        """Tell whether there is such a thing."""
+        return send(self.client, "GET", path).status_code == httpx.codes.OK
 
     def keep_pool(self, name: str, slots: int) -> None:
         """Create the pool, or give it this number of slots."""
         body = {"name": name, "slots": slots, "description": "Spark jobs at a time", "include_deferred": False}
-        if self.client.get(f"/pools/{name}").status_code == httpx.codes.OK:
-            checked(self.client.patch(f"/pools/{name}", json=body))
+        if self.has(f"/pools/{name}"):
+            self.ask("PATCH", f"/pools/{name}", json=body)
         else:
-            checked(self.client.post("/pools", json=body))
+            self.ask("POST", "/pools", json=body)
 
     def knows(self, dag_id: str) -> bool:
         """Tell whether the DAG has been parsed.
@@ -43,38 +56,48 @@ class Scheduler:
         Raises:
             SchedulerFault: a DAG file could not be imported.
         """
-        faults = checked(self.client.get("/importErrors"))["import_errors"]
-        if faults:
-            first = faults[0]
-            raise SchedulerFault(f"Airflow cannot import {first['filename']}: {first['stack_trace'].splitlines()[-1]}")
-        return self.client.get(f"/dags/{dag_id}").status_code == httpx.codes.OK
+        for fault in self.ask("GET", "/importErrors")["import_errors"]:
+            last = fault["stack_trace"].strip().splitlines()[-1]
+            raise SchedulerFault(f"Airflow cannot import {fault['filename']}: {last}")
+        return self.has(f"/dags/{dag_id}")
 
     def unpause(self, dag_id: str) -> None:
         """Let the scheduler run the DAG."""
-        checked(self.client.patch(f"/dags/{dag_id}", json={"is_paused": False}))
+        self.ask("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
     def cancel_backfills(self, dag_id: str) -> None:
         """End the DAG's backfills that are not done: only one at a time may be."""
-        page = self.client.get("/backfills", params={"dag_id": dag_id, "limit": 100})
-        for backfill in checked(page)["backfills"]:
+        for backfill in self.ask("GET", "/backfills", params={"dag_id": dag_id, "limit": 100})["backfills"]:
             if backfill["completed_at"] is None:
-                checked(self.client.put(f"/backfills/{backfill['id']}/cancel"))
+                self.ask("PUT", f"/backfills/{backfill['id']}/cancel")
 
     def fail(self, dag_id: str, run_id: str) -> None:
         """End a run that is at work."""
-        checked(self.client.patch(f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": "failed"}))
+        self.ask("PATCH", f"/dags/{dag_id}/dagRuns/{quote(run_id)}", json={"state": "failed"})
 
     def runs(self, dag_id: str) -> list[JSON]:
         """Return the DAG's runs, newest interval first."""
-        page = self.client.get(f"/dags/{dag_id}/dagRuns", params={"order_by": "-run_after", "limit": 100})
-        runs: list[JSON] = checked(page)["dag_runs"]
+        newest = {"order_by": "-run_after", "limit": 100}
+        runs: list[JSON] = self.ask("GET", f"/dags/{dag_id}/dagRuns", params=newest)["dag_runs"]
         return runs
 
     def tasks(self, dag_id: str, run_id: str) -> list[JSON]:
         """Return the task instances of a run."""
-        page = self.client.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 100})
-        tasks: list[JSON] = checked(page)["task_instances"]
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances"
+        tasks: list[JSON] = self.ask("GET", path, params={"limit": 100})["task_instances"]
         return tasks
+
+
+def send(client: httpx.Client, method: str, path: str, **content: Any) -> httpx.Response:
+    """Send a request.
+
+    Raises:
+        SchedulerFault: nobody answers.
+    """
+    try:
+        return client.request(method, path, **content)
+    except httpx.HTTPError as error:
+        raise SchedulerFault(f"Airflow does not answer ({error}): see {LOGS}/airflow-api-server.log") from error
 
 
 def checked(answer: httpx.Response) -> JSON:

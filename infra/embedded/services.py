@@ -58,9 +58,10 @@ def redis_command(ports: Ports) -> tuple[str | Path, ...]:
 
 
 def mlflow_command(ports: Ports) -> tuple[str | Path, ...]:
-    """Return MLflow's command: SQLite, artefacts behind the server, one worker."""
+    """Return MLflow's command: SQLite and a folder, which jobs also reach without the server; one worker."""
     folder = VAR / "mlflow"
-    stores = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts")
+    artefacts = ("--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").as_uri())
+    stores = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", *artefacts)
     return (VENV / "mlflow", "server", *stores, "--host", LOOPBACK, "--port", str(ports.mlflow), "--workers", "1")
 
 

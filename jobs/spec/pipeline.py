@@ -67,7 +67,9 @@ class Declared(BaseModel):
 class Schedule(Declared):
     """When the DAG runs, and how it deals with a task that fails."""
 
-    cron: Cron = Field("0 0 * * *", description="Cron expression, UTC, once a day: when the run of the day before starts.")
+    cron: Cron = Field(
+        "0 0 * * *", description="Cron expression, UTC, once a day: when the run of the day before starts."
+    )
     start_date: date = Field(description="Day of the first data interval.")
     end_date: date | None = Field(None, description="Day of the last data interval, for a source that ends.")
     max_active_runs: PositiveInt = Field(1, description="Runs of this pipeline at the same time.")

@@ -108,10 +108,18 @@ FILES: dict[str, tuple[Callable[[Project], object], date, str]] = {
         r"the columns are in another order",
     ),
     "no bytes": (lambda p: p.deliver_bytes(NEXT, b""), NEXT, r"transactions.csv: the file has no bytes"),
-    "no bytes inside": (lambda p: p.deliver_bytes(NEXT, gzip.compress(b""), "t.csv.gz"), NEXT, r"t.csv.gz: the file is empty"),
+    "no bytes inside": (
+        lambda p: p.deliver_bytes(NEXT, gzip.compress(b""), "t.csv.gz"),
+        NEXT,
+        r"t.csv.gz: the file is empty",
+    ),
     "truncated": (truncated, NEXT, r"transactions.csv.gz: the file can't be read to its end"),
     "no file": (lambda p: None, NEXT, r"no file for 1998-06-02: nothing matches .*date=1998-06-02"),
-    "delivered twice": (deliver_again, NEXT, r"date=1998-06-02/.*: the same file was delivered as transactions/date=1998-06-01"),
+    "delivered twice": (
+        deliver_again,
+        NEXT,
+        r"date=1998-06-02/.*: the same file was delivered as transactions/date=1998-06-01",
+    ),
     "twice in a day": (
         lambda p: [p.deliver(NEXT, purchases(NEXT, 5), name) for name in ("a.csv", "b.csv")],
         NEXT,
@@ -134,9 +142,15 @@ def test_a_bad_file_is_named_and_changes_nothing(project: Project, fault: str) -
 
 
 ROWS = {
-    "text for an amount": ("00001,1998-06-02,1,abc", "expect_column_values_to_be_null.* on parse_fault.*amount: 'abc' is not"),
+    "text for an amount": (
+        "00001,1998-06-02,1,abc",
+        "expect_column_values_to_be_null.* on parse_fault.*amount: 'abc' is not",
+    ),
     "impossible date": ("00001,1998-02-30,1,1.00", "parse_fault.*purchase_date: '1998-02-30' is not date"),
-    "negative amount": ("00001,1998-06-02,1,-1.00", "expect_column_values_to_be_between.* on amount: 20 of 50 rows, such as -1"),
+    "negative amount": (
+        "00001,1998-06-02,1,-1.00",
+        "expect_column_values_to_be_between.* on amount: 20 of 50 rows, such as -1",
+    ),
     "too many values": ("00001,1998-06-02,1,1.00,9", "parse_fault.*the row does not have 4 values"),
     "too few values": ("00001,1998-06-02,1", "parse_fault.*the row does not have 4 values"),
     "a day that is none": ("00001,19980602,1,1.00", "parse_fault.*purchase_date: '19980602' is not date"),

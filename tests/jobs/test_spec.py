@@ -27,7 +27,13 @@ def line_of(path: Path, text: str) -> int:
 @pytest.mark.parametrize(
     ("old", "new", "marker", "field", "remedy"),
     [
-        ("entity_key: customer_id", "entity_kee: customer_id", "entity_kee", "entity_kee", "remove it or correct its name"),
+        (
+            "entity_key: customer_id",
+            "entity_kee: customer_id",
+            "entity_kee",
+            "entity_kee",
+            "remove it or correct its name",
+        ),
         ("entity_key: customer_id\n", "", "name:", "entity_key", "this field is missing; write entity_key:"),
         ("start_date: 1998-06-01", "start_date: 1998-07-01", "schedule:", "schedule", "write a later end_date"),
         ('cron: "0 0 * * *"', 'cron: "daily"', "cron:", "schedule.cron", "write five fields"),
@@ -35,7 +41,13 @@ def line_of(path: Path, text: str) -> int:
         ("landing: trans", "landing: ../trans", "landing:", "sources.transactions.landing", "relative to it"),
         ("cds: int", "cds: integer", "cds:", "sources.transactions.columns.cds", "write string, int"),
         ("cds: int", "as_of: int", "as_of:", "sources.transactions.columns.as_of", "choose another"),
-        ("event_time: purchase_date", "event_time: bought", "transactions:", "sources.transactions", "not among columns"),
+        (
+            "event_time: purchase_date",
+            "event_time: bought",
+            "transactions:",
+            "sources.transactions",
+            "not among columns",
+        ),
         ("event_time: purchase_date", "event_time: cds", "transactions:", "sources.transactions", "declare it as date"),
         ("kind: events", "kind: stream", "kind:", "sources.transactions.kind", "write 'events' or 'dimension'"),
         ("kind: events", "kind: dimension", "name:", "pipeline", "declare exactly one"),

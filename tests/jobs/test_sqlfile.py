@@ -35,7 +35,9 @@ def test_what_may_differ_is_refused_by_name(tmp_path: Path, call: str, name: str
     assert "use" in str(refused.value)
 
 
-@pytest.mark.parametrize("call", ["array_sort(collect_list(a))", "sort_array(collect_set(a) FILTER (WHERE a > 0))", "max(a)"])
+@pytest.mark.parametrize(
+    "call", ["array_sort(collect_list(a))", "sort_array(collect_set(a) FILTER (WHERE a > 0))", "max(a)"]
+)
 def test_what_is_ordered_is_taken(tmp_path: Path, call: str) -> None:
     path = tmp_path / "features.sql"
     path.write_text(f"SELECT key, {call} AS x FROM events GROUP BY key")

@@ -1,0 +1,80 @@
+"""The lake: an append that counts once, a fence that one alone can pass, and rows as they stood."""
+
+from datetime import date
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame
+
+from jobs.errors import Fenced
+from jobs.lake import NEVER, Lake
+from jobs.tables import ROW_TRACKING, Column, Table
+from tests.project import Project
+
+TABLE = Table("t", (Column("day", "DATE", "a day's"), Column("n", "BIGINT", "number")), ("day",), ROW_TRACKING)
+
+
+def rows(lake: Lake, day: date, *numbers: int) -> DataFrame:
+    return lake.spark.createDataFrame([(day, number) for number in numbers], "day DATE, n BIGINT")
+
+
+DAY, OTHER = date(1998, 6, 1), date(1998, 6, 2)
+
+
+@pytest.fixture
+def lake(project: Project) -> Lake:
+    project.lake.create(TABLE)
+    return project.lake
+
+
+def numbers(lake: Lake) -> list[int]:
+    return sorted(row.n for row in lake.read("t").collect())
+
+
+def test_appending_once_counts_once(lake: Lake) -> None:
+    for _ in range(3):
+        lake.append_once(rows(lake, DAY, 1, 2), "t", "job/1")
+    lake.append_once(rows(lake, DAY, 3), "t", "job/2")
+    assert numbers(lake) == [1, 2, 3]
+
+
+def test_of_two_with_one_fence_the_second_is_told(lake: Lake) -> None:
+    first, zombie = lake.fence("t", "a/1998-06-01"), lake.fence("t", "a/1998-06-01")
+    lake.replace(rows(lake, DAY, 1), "t", "day = '1998-06-01'", first)
+    with pytest.raises(Fenced, match="a/1998-06-01 committed first"):
+        lake.replace(rows(lake, DAY, 2), "t", "day = '1998-06-01'", zombie)
+    assert numbers(lake) == [1]
+
+
+def test_an_older_date_is_no_older_version(lake: Lake) -> None:
+    """With one application id for all dates a backfill would be dropped without a word."""
+    for day in (OTHER, DAY):
+        lake.replace(rows(lake, day, 1), "t", f"day = '{day}'", lake.fence("t", f"a/{day}"))
+    assert numbers(lake) == [1, 1]
+
+
+def test_replacing_a_partition_leaves_the_others(lake: Lake) -> None:
+    for attempt in (1, 2):
+        lake.replace(rows(lake, DAY, attempt), "t", "day = '1998-06-01'", lake.fence("t", "a/1"))
+        lake.append_once(rows(lake, OTHER, 9), "t", "other")
+    assert numbers(lake) == [2, 9]
+    assert lake.last_transaction("t", "a/1") == 1
+    assert lake.last_transaction("t", "nobody") == NEVER
+
+
+def test_rows_as_they_stood_survive_compaction_and_vacuum(lake: Lake) -> None:
+    lake.append_once(rows(lake, DAY, 1, 2), "t", "job/1")
+    then = lake.version("t")
+    lake.append_once(rows(lake, DAY, 3), "t", "job/2")
+    lake.spark.sql(f"OPTIMIZE delta.`{lake.path('t')}`")
+    lake.spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    lake.spark.sql(f"VACUUM delta.`{lake.path('t')}` RETAIN 0 HOURS")
+    assert sorted(row.n for row in lake.read_at("t", then).collect()) == [1, 2]
+    assert sorted(row.n for row in lake.read_at("t", lake.version("t")).collect()) == [1, 2, 3]
+
+
+def test_other_readers_read_the_tables(lake: Lake) -> None:
+    lake.append_once(rows(lake, DAY, 1, 2), "t", "job/1")
+    table = DeltaTable(lake.path("t"))
+    assert table.protocol().min_reader_version == 1
+    assert sorted(table.to_pandas().n) == [1, 2]

@@ -1,0 +1,32 @@
+"""Small models for tests: fitted in a blink, registered as the real ones are."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from jobs import artefact
+from jobs.registry import Candidate, ModelVersion, register
+from jobs.training.job import TRAINING_AS_OF
+
+PURCHASE_FEATURES = (
+    "recency_days", "tenure_days", "purchase_days", "spent_total", "basket_value_mean", "basket_items_mean",
+    "gap_mean_days", "gap_last_days", "gap_std_days", "purchases_30d", "purchases_90d", "purchases_180d",
+    "purchases_365d", "spent_30d", "spent_90d", "spent_180d", "spent_365d", "share_spent_90d",
+)  # fmt: skip
+EARLY = datetime(1998, 5, 1, tzinfo=UTC)
+
+
+def register_small(uri: str, folder: Path, seed: int = 1, training_as_of: datetime = EARLY) -> ModelVersion:
+    """Register trees over the purchase features, learned from noise with some sense in it, as the champion."""
+    chance = np.random.default_rng(seed)
+    matrix = chance.exponential(20, (2_000, len(PURCHASE_FEATURES)))
+    labels = matrix[:, 0] + chance.normal(0, 10, len(matrix)) > 40
+    model = HistGradientBoostingClassifier(max_iter=8, early_stopping=False, random_state=seed).fit(matrix, labels)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text("{}")
+    files = artefact.build(model, PURCHASE_FEATURES, training_as_of)
+    tags = {"scoreline.features": " ".join(PURCHASE_FEATURES), TRAINING_AS_OF: training_as_of.isoformat()}
+    candidate = Candidate("purchase_propensity", "purchase_propensity", files, folder, tags=tags)
+    return register(uri, candidate, "champion")
