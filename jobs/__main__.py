@@ -11,7 +11,8 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 def die_with_parent() -> None:
     """Let Linux end this process when the JVM that spark-submit started it from is killed: a task then has no zombie."""
-    if sys.platform == "linux" and "PYSPARK_GATEWAY_PORT" in os.environ:  # noqa: TID251  reason: Spark's own
+    started_by_spark = "PYSPARK_GATEWAY_PORT" in os.environ  # noqa: TID251  reason: it is Spark's, no setting
+    if sys.platform == "linux" and started_by_spark:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

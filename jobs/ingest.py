@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from expectations.rows import row_faults
@@ -21,7 +21,6 @@ from jobs.staging import read_rows, staged
 from jobs.tables import Table, dimension_table, events_table, quarantine_table
 
 LOG = logging.getLogger(__name__)
-FILE = ("source_file", "file_digest", "day")
 
 
 def ingest(run: Run, days: Sequence[date]) -> None:
@@ -56,7 +55,8 @@ def _audit_and_append(run: Run, table: Table, files: list[LandingFile], staging:
     name = table.name.split("/")[1]
     source = run.pipeline.sources[name]
     rows = staging.write(staged(read_rows(run.lake.spark, source, files), source), "rows")
-    _refuse_delivered_twice(rows)
+    if source.kind == "events":
+        _refuse_delivered_twice(run.lake, (table.name, f"quarantine/{name}"), rows)
     context = {"pipeline": run.pipeline.name, "source": name, "day": run.day.isoformat()}
     judged = run.gate.check(rows, source.suite, context)
     marked = staging.write(_with_reasons(run, rows, source), "marked")
@@ -70,37 +70,42 @@ def _audit_and_append(run: Run, table: Table, files: list[LandingFile], staging:
 
 
 def _not_yet_ingested(lake: Lake, tables: Iterable[str], files: list[LandingFile]) -> list[LandingFile]:
-    """Return the files whose rows are not in the tables.
+    """Return the files that have no row in the tables.
 
     Raises:
-        FileFault: a file's bytes are there under another name, or its name with other bytes.
+        FileFault: a file's name is there with other bytes.
     """
-    known = reduce(DataFrame.unionByName, (lake.read(table).select(*FILE) for table in tables))
-    digests, names = [file.digest for file in files], [file.name for file in files]
-    seen = known.where(F.col("file_digest").isin(digests) | F.col("source_file").isin(names)).distinct().collect()
-    by_digest = {row.file_digest: row.source_file for row in seen}
-    by_name = {row.source_file: row.file_digest for row in seen}
+    names = [file.name for file in files]
+    seen = {row.source_file: row.file_digest for row in _files_in(lake, tables, F.col("source_file").isin(names))}
     for file in files:
-        _refuse_other(file, by_digest.get(file.digest, file.name), by_name.get(file.name, file.digest))
-    return [file for file in files if file.digest not in by_digest]
+        was = seen.get(file.name, file.digest)
+        if was != file.digest:
+            raise FileFault(
+                f"{file.name}: the file was changed after it was ingested "
+                f"(SHA-256 was {was[:12]}, is {file.digest[:12]}); put the old one back, "
+                "and deliver what is new as another file of the same day"
+            )
+    return [file for file in files if file.name not in seen]
 
 
-def _refuse_other(file: LandingFile, name: str, digest: str) -> None:
-    if name != file.name:
-        raise FileFault(f"{file.name}: the same file was delivered as {name} and ingested; remove this one")
-    if digest != file.digest:
-        raise FileFault(
-            f"{file.name}: the file was changed after it was ingested "
-            f"(SHA-256 was {digest[:12]}, is {file.digest[:12]}); put the old one back, "
-            "and deliver what is new as another file of the same day"
-        )
+def _files_in(lake: Lake, tables: Iterable[str], condition: Column) -> list[Row]:
+    rows = reduce(DataFrame.unionByName, (lake.read(table).select("source_file", "file_digest") for table in tables))
+    return rows.where(condition).distinct().collect()
 
 
-def _refuse_delivered_twice(rows: DataFrame) -> None:
-    """Refuse the same bytes under two names; files that have but a header are equal, and have no row to count twice."""
-    names = rows.groupBy("file_digest").agg(F.array_sort(F.collect_set("source_file")).alias("names"))
-    for row in names.where("size(names) > 1").take(1):
-        raise FileFault(f"{row.names[1]}: the same file was delivered as {row.names[0]}; remove one of them")
+def _refuse_delivered_twice(lake: Lake, tables: Iterable[str], rows: DataFrame) -> None:
+    """Refuse events that came before in the same bytes under another name, now or earlier.
+
+    It looks at rows: files that have but a header are equal and count nothing twice. Nor do dimensions, whose
+    snapshots are equal as long as nothing changes.
+    """
+    new = {row.source_file: row.file_digest for row in rows.select("source_file", "file_digest").distinct().collect()}
+    by_digest: dict[str, str] = {}
+    known = _files_in(lake, tables, F.col("file_digest").isin(list(new.values())))
+    for name, digest in [*((row.source_file, row.file_digest) for row in known), *sorted(new.items())]:
+        other = by_digest.setdefault(digest, name)
+        if other != name:
+            raise FileFault(f"{name}: the same file was delivered as {other}; remove one of them")
 
 
 def _with_reasons(run: Run, rows: DataFrame, source: Source) -> DataFrame:

@@ -1,5 +1,6 @@
 """Real servers and one real Spark for all tests, each started once and stopped by its process id."""
 
+import logging
 import os
 import shutil
 import socket
@@ -71,6 +72,7 @@ def spark() -> Iterator[SparkSession]:
     os.environ["PYSPARK_PYTHON"] = sys.executable
     from jobs.session import spark_session
 
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # Airflow lets it speak, also after the streams are closed
     session = spark_session("tests")
     yield session
     session.stop()

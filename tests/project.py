@@ -23,6 +23,7 @@ class Project:
     folder: Path
     spark: SparkSession
     root: Path = ROOT
+    registry: str = ""
 
     @property
     def settings(self) -> Settings:
@@ -31,7 +32,7 @@ class Project:
             lake=str(self.folder / "lake"),
             landing=str(self.folder / "landing"),
             reports=self.folder / "reports",
-            mlflow_uri=f"sqlite:///{self.folder}/mlflow.db",
+            mlflow_uri=self.registry or f"sqlite:///{self.folder}/mlflow.db",
         )
 
     @property

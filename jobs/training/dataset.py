@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import TooLittleHistory
-from jobs.features import SPINE, feature_names, features, labels, population
+from jobs.features import SPINE, feature_names, labels
 from jobs.scoring import Matrix
 from jobs.spec import Pipeline, Settings
 from jobs.spec.pipeline import LabelRef
@@ -84,17 +83,6 @@ def sampled(spine: DataFrame, rows: int) -> DataFrame:
         return spine
     share = SHARES * MAX_ROWS // rows
     return spine.where(F.expr(f"pmod(xxhash64('sample', key), {SHARES}) < {share}"))
-
-
-def spine_of(events: DataFrame, dates: Sequence[datetime], queries: Queries) -> DataFrame:
-    """Return the population at each of `dates`, sampled where it is too large for one machine; kept on disk."""
-    spine = population(events, dates, queries.population.text).persist(StorageLevel.DISK_ONLY)
-    return sampled(spine, spine.count())
-
-
-def examples(events: DataFrame, spine: DataFrame, dimensions: Mapping[str, DataFrame], queries: Queries) -> DataFrame:
-    """Return key, as_of and the features for each row of `spine`; kept on disk, for it is read more than once."""
-    return features(events, spine, dimensions, queries.features.text).persist(StorageLevel.DISK_ONLY)
 
 
 def with_evaluation(seen: DataFrame, queries: Queries) -> DataFrame:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from mlflow.utils.git_utils import get_git_commit
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from jobs import artefact
-from jobs.features import feature_names, with_validity
+from jobs.features import feature_names, features, population, with_validity
 from jobs.lake import Lake
 from jobs.registry import FEATURES, Candidate, ModelVersion, has_alias, register
+from jobs.run import Staging
 from jobs.scoring import load_scoring_model, require_batch_invariance
 from jobs.spec import Pipeline, Settings
 from jobs.training import dataset
@@ -56,9 +57,9 @@ def train(spark: SparkSession, pipeline: Pipeline, settings: Settings, as_of: da
     queries = dataset.read_queries(settings, pipeline)
     lake = Lake(spark, settings.lake)
     versions = _table_versions(lake, pipeline)
-    periods, features = _periods(training, lake, queries, versions)
-    model, judged = _fitted(periods, features, as_of)
-    report = _report(training, periods, features, evaluate(judged)) | {
+    periods, names = _periods(training, lake, queries, versions)
+    model, judged = _fitted(periods, names, as_of)
+    report = _report(training, periods, names, evaluate(judged)) | {
         "provenance": _provenance(training, queries, versions, len(periods["train"].labels))
     }
     page = write_report(report, draw(judged, report["evaluation"]), training.folder)
@@ -84,29 +85,29 @@ def _table_versions(lake: Lake, pipeline: Pipeline) -> dict[str, int]:
 def _periods(
     training: Training, lake: Lake, queries: Queries, versions: dict[str, int]
 ) -> tuple[dict[str, Period], tuple[str, ...]]:
+    """Return the periods and the names of the features."""
     pipeline, horizon = training.pipeline, training.pipeline.label.horizon
     parts = split(mature_dates(pipeline.training, horizon, training.as_of), horizon, pipeline.training)
     read = {table: lake.read_at(table, number) for table, number in versions.items()}
-    events = dataset.visible(read.pop(f"events/{pipeline.events[0]}"), training.as_of)
     dimensions = {name: with_validity(read[f"dimensions/{name}"], pipeline.entity_key) for name in pipeline.dimensions}
-    spine = dataset.spine_of(events, [date for dates in parts.parts.values() for date in dates], queries)
-    seen = dataset.examples(events, spine, dimensions, queries)
-    frame: DataFrame = dataset.with_label(dataset.with_evaluation(seen, queries), events, queries, pipeline.label)
-    features = feature_names(seen)
-    try:
-        return dataset.collect(frame, features, parts), features
-    finally:
-        seen.unpersist()
-        spine.unpersist()
+    # Staged, and not computed again by each of the queries that read it.
+    with Staging(lake, f"staging/{pipeline.name}/training/{training.as_of.date()}").attempt() as staging:
+        known = dataset.visible(read[f"events/{pipeline.events[0]}"], training.as_of)
+        events = staging.write(known, "events")
+        spine = staging.write(population(events, parts.dates, queries.population.text), "spine")
+        spine = dataset.sampled(spine, spine.count())
+        seen = staging.write(features(events, spine, dimensions, queries.features.text), "features")
+        frame = dataset.with_label(dataset.with_evaluation(seen, queries), events, queries, pipeline.label)
+        return dataset.collect(frame, feature_names(seen), parts), feature_names(seen)
 
 
-def _fitted(periods: dict[str, Period], features: tuple[str, ...], as_of: datetime) -> tuple[dict[str, bytes], Judged]:
+def _fitted(periods: dict[str, Period], names: tuple[str, ...], as_of: datetime) -> tuple[dict[str, bytes], Judged]:
     """Return the champion's artefact and the test period with the scores of champion and baselines."""
     train, calibration, test = periods["train"], periods["calibration"], periods["test"]
     LOG.info("learning from %d rows, calibrating on %d", len(train.labels), len(calibration.labels))
-    files = artefact.build(fit_champion(train, calibration), features, as_of)
+    files = artefact.build(fit_champion(train, calibration), names, as_of)
     # Judged is what will score: the file read back, by the one scoring function.
-    model = load_scoring_model(files[artefact.MODEL_FILE], features)
+    model = load_scoring_model(files[artefact.MODEL_FILE], names)
     require_batch_invariance(model, test.matrix)
     scores = {CHAMPION: model.score(test.matrix).astype(np.float64)}
     scores |= {name: baseline.score(test) for name, baseline in fit_baselines(train + calibration).items()}
@@ -114,7 +115,7 @@ def _fitted(periods: dict[str, Period], features: tuple[str, ...], as_of: dateti
 
 
 def _report(
-    training: Training, periods: dict[str, Period], features: tuple[str, ...], evaluation: dict[str, Any]
+    training: Training, periods: dict[str, Period], names: tuple[str, ...], evaluation: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "pipeline": training.pipeline.name,
@@ -123,7 +124,7 @@ def _report(
         "entity_key": training.pipeline.entity_key,
         "as_of": training.as_of.isoformat(),
         "horizon_days": training.pipeline.label.horizon_days,
-        "features": list(features),
+        "features": list(names),
         "periods": {name: describe(period) for name, period in periods.items()},
         "evaluation": evaluation,
     }

@@ -53,7 +53,7 @@ def flat(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
 
 
 def _figure(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "n/a" if value is None else f"{value:,.{digits}f}"
 
 
 def _best(models: Mapping[str, Mapping[str, float | None]], metric: str) -> list[str]:

@@ -21,6 +21,11 @@ class Split:
         """The three parts by name, in time's order."""
         return {"train": self.train, "calibration": self.calibration, "test": self.test}
 
+    @property
+    def dates(self) -> tuple[datetime, ...]:
+        """All dates of the three parts, ascending."""
+        return self.train + self.calibration + self.test
+
 
 def mature_dates(training: Training, horizon: timedelta, as_of: datetime) -> tuple[datetime, ...]:
     """Return the declared as_of dates whose labels are known at `as_of`: date + horizon <= as_of."""

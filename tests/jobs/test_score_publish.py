@@ -58,10 +58,16 @@ def next_run(project: Project, model: ModelVersion) -> Run:
     return scored(project, model, NEXT)
 
 
+@pytest.fixture(scope="module")
+def redis_url(redis_url: str) -> str:
+    """A database of its own on the session's Redis."""
+    return redis_url.removesuffix("/0") + "/3"
+
+
 @pytest.fixture
 def store(redis_url: str) -> Iterator[Store]:
     with Store(redis_url) as store:
-        store._redis.flushall()
+        store._redis.flushdb()
         yield store
 
 
