@@ -10,7 +10,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def die_with_parent() -> None:
-    """Let Linux end this process when the JVM that spark-submit started it from is killed: a task then has no zombie."""
+    """Let Linux end this process when the JVM that started it is killed: no zombie of a killed task writes on."""
     started_by_spark = "PYSPARK_GATEWAY_PORT" in os.environ  # noqa: TID251  reason: it is Spark's, no setting
     if sys.platform == "linux" and started_by_spark:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

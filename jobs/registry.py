@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import artefact
 from jobs.errors import ArtefactRefused, ModelMissing, RegistryUnavailable, ScorelineError
@@ -249,7 +250,13 @@ def _talking(uri: str, absent: str | None = None) -> Iterator[None]:
     except MlflowException as error:
         if absent is not None and error.error_code in _ABSENT:
             raise ModelMissing(absent) from error
-        raise RegistryUnavailable(
-            f"MLflow at {uri} does not answer as it should: {error.message.splitlines()[0]}; "
-            "check SCORELINE_MLFLOW_URI and that MLflow runs, then run the task again"
-        ) from error
+        raise _unavailable(uri, error.message) from error
+    except (OSError, SQLAlchemyError) as error:
+        raise _unavailable(uri, str(error)) from error
+
+
+def _unavailable(uri: str, reason: str) -> RegistryUnavailable:
+    return RegistryUnavailable(
+        f"MLflow at {uri} does not answer as it should: {reason.splitlines()[0]}; "
+        "check SCORELINE_MLFLOW_URI and that MLflow runs, then run the task again"
+    )

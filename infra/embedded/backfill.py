@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra.embedded.errors import SchedulerFault
 from infra.embedded.places import LOGS
-from infra.embedded.programs import log_reason
+from infra.embedded.programs import task_reason
 from infra.embedded.progress import Step
 from infra.embedded.scheduler import JSON, Scheduler
 
@@ -107,7 +107,7 @@ class Backfill:
         for task in self.scheduler.tasks(self.dag_id, run["dag_run_id"]):
             if task["state"] == "failed":
                 log = log_of(self.dag_id, run["dag_run_id"], task)
-                return f"{self.dag_id} {day_of(run)}: task {task['task_id']} failed: {log_reason(log)}\n  see {log}"
+                return f"{self.dag_id} {day_of(run)}: task {task['task_id']} failed: {task_reason(log)}\n  see {log}"
         return f"{self.dag_id} {day_of(run)} failed before any task did: see {LOGS}/airflow-scheduler.log"
 
 

@@ -1,5 +1,6 @@
 """Programs that the demo runs in the foreground: each with its output in a log of its own."""
 
+import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,17 @@ def reason(lines: Sequence[str]) -> str:
     return last[max(last.find(REASON), 0) :]
 
 
-def log_reason(log: Path) -> str:
-    """Return why, from a log file."""
-    return reason(log.read_text(errors="replace").splitlines()) if log.is_file() else "it left no log"
+def task_reason(log: Path) -> str:
+    """Return why a task failed: Airflow's log of it has one JSON object a line."""
+    if not log.is_file():
+        return "it left no log"
+    return reason([worded(line) for line in log.read_text(errors="replace").splitlines()])
+
+
+def worded(line: str) -> str:
+    """Return what a line of a task's log says."""
+    try:
+        body = json.loads(line)
+    except ValueError:
+        return line
+    return str(body.get("event", line)) if isinstance(body, dict) else line
