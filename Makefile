@@ -29,10 +29,10 @@ up: setup ## start Redis, MLflow, Airflow and the lookup service, and say where 
 	@var/venv/bin/python -m infra.embedded up
 
 down: ## stop exactly what was started
-	@if [ -x var/venv/bin/python ]; then var/venv/bin/python -m infra.embedded down; else echo "nothing was running"; fi
+	@if [ -f var/run/runtime.json ]; then var/venv/bin/python -m infra.embedded down; else echo "nothing was running"; fi
 
 status: ## where the services are
-	@if [ -x var/venv/bin/python ]; then var/venv/bin/python -m infra.embedded status; else echo "nothing is running: make up"; fi
+	@if [ -f var/run/runtime.json ]; then var/venv/bin/python -m infra.embedded status; else echo "nothing is running: make up"; fi
 
 clean: down ## stop, and remove everything that was ever written: environment, data, models, logs
 	@rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

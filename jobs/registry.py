@@ -80,8 +80,8 @@ def resolve(uri: str, name: str, alias: str) -> ModelVersion:
 def resolve_for_run(uri: str, pipeline: Pipeline, run_id: str) -> ModelVersion:
     """Return the version that the run `run_id` works with: resolved when first asked, the recorded one ever after.
 
-    The record is an MLflow run in the experiment `<pipeline>/runs`, made in one write with its tags. Should two tasks
-    of one run ask at the same time, both get the earlier record.
+    The record is an MLflow run in the experiment `<pipeline>/runs`, made in one write with its tags. Should two
+    tasks of one run make one at the same time, the earlier counts.
 
     Raises:
         ModelMissing: there is no such model or alias, or the recorded version was deleted.

@@ -52,7 +52,8 @@ def main() -> None:
     """Run the command named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m infra.embedded", description=__doc__)
     parser.add_argument("command", choices=sorted(COMMANDS))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
+        signal.signal(ending, signal.default_int_handler)
     try:
         COMMANDS[parser.parse_args().command]()
     except EmbeddedError as error:

@@ -19,7 +19,13 @@ TEMPLATE = Path(__file__).with_name("airflow.cfg")
 def configure(ports: Ports) -> None:
     """Write airflow.cfg for these ports; the secrets stay what they were."""
     HOME.mkdir(parents=True, exist_ok=True)
-    values = {**kept_secrets(), "root": str(ROOT), "url": ports.url("airflow"), "port": str(ports.airflow)}
+    values = {
+        **kept_secrets(),
+        "root": str(ROOT),
+        "var": str(VAR),
+        "url": ports.url("airflow"),
+        "port": str(ports.airflow),
+    }
     escaped = {name: value.replace("%", "%%") for name, value in values.items()}
     private(HOME / "airflow.cfg", Template(TEMPLATE.read_text()).substitute(escaped))
 

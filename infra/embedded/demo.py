@@ -56,11 +56,12 @@ def services(steps: Steps) -> Iterator[Runtime]:
 
 
 def stop(steps: Steps) -> None:
-    """Stop the services, whatever the keyboard says."""
-    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Stop the services, whatever the keyboard says meanwhile."""
+    kept = {ending: signal.signal(ending, signal.SIG_IGN) for ending in (signal.SIGINT, signal.SIGTERM)}
     with steps.step("stop the services"):
         lifecycle.down()
-    signal.signal(signal.SIGINT, kept)
+    for ending, handler in kept.items():
+        signal.signal(ending, handler)
 
 
 def clock() -> str:

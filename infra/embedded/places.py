@@ -8,10 +8,11 @@ from pathlib import Path
 from infra.embedded.errors import EmbeddedError
 
 ROOT = Path(__file__).parents[2]
-VAR = ROOT / "var"
+SETUP = ROOT / "var"  # what set-up made
+VAR = Path(os.environ.get("SCORELINE_VAR") or SETUP).absolute()  # what a run writes
 RUN = VAR / "run"
 LOGS = VAR / "logs"
-VENV = VAR / "venv" / "bin"
+VENV = SETUP / "venv" / "bin"
 LOOPBACK = "127.0.0.1"
 
 # What is asked for first; another free port where somebody has it already. SCORELINE_<NAME>_PORT decides otherwise.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.embedded.places import LOOPBACK, VAR, VENV, Ports
+from infra.embedded.places import LOOPBACK, SETUP, VAR, VENV, Ports
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def airflow(ports: Ports) -> list[Service]:
 def redis_command(ports: Ports) -> tuple[str | Path, ...]:
     """Return Redis's command: nothing is ever evicted, and what is published survives a restart."""
     where = ("--port", str(ports.redis), "--bind", LOOPBACK, "--dir", VAR / "redis")
-    return (VAR / "bin/redis-server", *where, "--maxmemory-policy", "noeviction", "--save", "300 1")
+    return (SETUP / "bin/redis-server", *where, "--maxmemory-policy", "noeviction", "--save", "300 1")
 
 
 def mlflow_command(ports: Ports) -> tuple[str | Path, ...]:

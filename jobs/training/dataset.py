@@ -107,8 +107,9 @@ def collect(frame: DataFrame, names: Sequence[str], split: Split) -> dict[str, P
     Raises:
         TooLittleHistory: a part has too few rows of a label to learn or to judge anything.
     """
-    keyed = frame.withColumn("entity", F.xxhash64("key"))
-    table = keyed.toArrow().sort_by([("as_of", "ascending"), ("key", "ascending")])
+    # One order, for trees sum in the order of their rows.
+    ordered = frame.withColumn("entity", F.xxhash64("key")).orderBy("as_of", "key").drop("key")
+    table = ordered.toArrow()
     instants = table["as_of"].cast(pa.timestamp("us")).to_numpy()
     periods = {}
     for part, dates in split.parts.items():

@@ -65,7 +65,7 @@ def _reliability(judged: Judged) -> str:
         above.plot(*points, "o-", color=_colours(judged)[name], label=name, ms=4.5, lw=1.4)
         most = max(most, *points[0], *points[1])
     above.plot([0, most], [0, most], color="#9aa5b1", lw=1, ls="--", label="perfect")
-    above.set_ylabel("share that bought")
+    above.set_ylabel("share that came true")
     above.legend(loc="upper left")
     _counts(below, judged, most)
     return _svg(figure)
@@ -85,8 +85,8 @@ def _gains(judged: Judged) -> str:
         rows, hits = gains(judged.period.labels, scores)
         axes.plot(100 * rows, 100 * hits, color=_colours(judged)[name], label=name, lw=2 if name == CHAMPION else 1.3)
     axes.plot([0, 100], [0, 100], color="#9aa5b1", lw=1, ls="--", label="no model")
-    axes.set_xlabel("customers approached, highest scores first, %")
-    axes.set_ylabel("of all that bought, %")
+    axes.set_xlabel("rows taken, highest scores first, %")
+    axes.set_ylabel("of all that came true, %")
     axes.legend(loc="lower right")
     return _svg(figure)
 
@@ -96,8 +96,8 @@ def _distribution(judged: Judged) -> str:
     axes = figure.subplots()
     scores, labels = judged.scores[CHAMPION], judged.period.labels
     edges = np.linspace(0, float(scores.max()), 61).tolist()
-    axes.hist(scores[labels == 0], bins=edges, color="#9aa5b1", alpha=0.6, label="did not buy")
-    axes.hist(scores[labels == 1], bins=edges, color=COLOURS[0], alpha=0.75, label="bought")
+    axes.hist(scores[labels == 0], bins=edges, color="#9aa5b1", alpha=0.6, label="label 0")
+    axes.hist(scores[labels == 1], bins=edges, color=COLOURS[0], alpha=0.75, label="label 1")
     axes.set_yscale("log")
     axes.set_xlabel("score")
     axes.set_ylabel("rows (logarithmic)")
@@ -121,7 +121,7 @@ def _over_dates(axes: Axes, dates: dict[str, Any], metric: str | None) -> None:
     axes.set_xticks(places, [date[5:] for date in dates], rotation=40)
     if metric is None:
         axes.plot(places, [date["mean_score"] for date in dates.values()], "o-", color=COLOURS[0], ms=4, label="score")
-        axes.plot(places, [date["rate"] for date in dates.values()], "s--", color="#3e4c59", ms=4, label="bought")
+        axes.plot(places, [date["rate"] for date in dates.values()], "s--", color="#3e4c59", ms=4, label="came true")
         axes.set_ylim(bottom=0)
         axes.legend(loc="best")
         return

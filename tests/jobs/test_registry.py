@@ -240,6 +240,6 @@ def test_a_second_pipeline_may_use_plain_scikit_learn(uri: str, tmp_path: Path) 
 
 def test_a_store_that_is_none_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("not a folder")
-    with pytest.raises(RegistryUnavailable, match="does not answer as it should.*SCORELINE_MLFLOW_URI") as refused:
+    with pytest.raises(RegistryUnavailable, match=r"does not answer as it should.*SCORELINE_MLFLOW_URI") as refused:
         resolve(f"sqlite:///{tmp_path}/a file/mlflow.db", NAME, "champion")
     assert refused.value.exit_code == 1

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,11 +53,10 @@ def model(blob: bytes) -> ScoringModel:
 def on_thresholds(model: ScoringModel) -> NDArray[np.float64]:
     """Rows whose values are exactly a threshold of a tree, one bit below it and one above."""
     trees = model.classifier.estimator.estimator[-1]
-    found = [
-        np.concatenate([nodes["num_threshold"][(nodes["is_leaf"] == 0) & (nodes["feature_idx"] == feature)]
-                        for nodes in (tree[0].nodes for tree in trees._predictors)])
-        for feature in range(len(NAMES))
-    ]  # fmt: skip
+    nodes = np.concatenate([tree.nodes for step in trees._predictors for tree in step])
+    # A split of "defined or not" has the largest double as its threshold.
+    nodes = nodes[(nodes["is_leaf"] == 0) & (nodes["num_threshold"] < 1e9)]
+    found = [nodes["num_threshold"][nodes["feature_idx"] == feature] for feature in range(len(NAMES))]
     chance = np.random.default_rng(3)
     exact = np.column_stack([chance.choice(values, 3_000) for values in found])
     return np.concatenate([exact, np.nextafter(exact, -np.inf), np.nextafter(exact, np.inf)])
@@ -105,11 +105,10 @@ def test_thresholds_need_double_precision(model: ScoringModel, on_thresholds: ND
 
 
 def frame_of(spark: SparkSession, matrix: NDArray[np.float64]) -> DataFrame:
-    rows = [
-        (f"{number:06d}", AS_OF, *(None if np.isnan(value) else float(value) for value in row))
-        for number, row in enumerate(matrix)
-    ]
-    return spark.createDataFrame(rows, "key string, as_of timestamp, " + ", ".join(f"{name} double" for name in NAMES))
+    columns = {name: pa.array(matrix[:, place], from_pandas=True) for place, name in enumerate(NAMES)}
+    keys = pa.array([f"{number:06d}" for number in range(len(matrix))])
+    as_ofs = pa.array([AS_OF] * len(matrix), pa.timestamp("us", tz="UTC"))
+    return spark.createDataFrame(pa.table({"key": keys, "as_of": as_ofs, **columns}))
 
 
 def test_spark_scores_as_we_do_bit_for_bit(
