@@ -23,7 +23,7 @@ lint: setup ## style, types, and the layers of the packages
 	@$(TOOLS) && ruff check . && ruff format --check . && mypy && lint-imports
 
 bench: setup ## measure speeds beside real peers, and print tables
-	@$(TOOLS) && python tests/benchmarks
+	@$(TOOLS) && python -m tests.benchmarks
 
 up: setup ## start Redis, MLflow, Airflow and the lookup service, and say where they are
 	@var/venv/bin/python -m infra.embedded up

@@ -19,7 +19,6 @@ from infra.embedded.places import VAR
 from infra.embedded.programs import run_program
 from infra.embedded.progress import Steps
 from infra.embedded.tables import hints, services_table
-from jobs.spec import settings
 
 PIPELINE = "purchase_propensity"
 DAYS = (date(1998, 6, 1), date(1998, 6, 3))
@@ -75,7 +74,7 @@ def clock() -> str:
 def prepare(steps: Steps, runtime: Runtime) -> None:
     """Land the data, load the history, and train a champion where there is none."""
     with steps.step("land the purchases, a file a day") as step:
-        landed = land(Path(settings().landing), HISTORY[0], DAYS[1])
+        landed = land(Path(runtime.variables["SCORELINE_LANDING"]), HISTORY[0], DAYS[1])
         step.note(f"{landed.purchases} purchases of {landed.days} days; {landed.new} files new")
     first, last = (str(day) for day in HISTORY)
     with steps.step("ingest the history in one job") as step:
@@ -105,7 +104,7 @@ def three_days(steps: Steps, runtime: Runtime) -> None:
 
 def show_scores(steps: Steps, runtime: Runtime) -> None:
     """Look up ten customers, beside the same rows read from Delta, and count what there is."""
-    lake = Lake(settings().lake)
+    lake = Lake(runtime.variables["SCORELINE_LAKE"])
     with steps.step("look up ten customers, over HTTP and in Delta"):
         found = compare(lake, runtime.ports.url("lookup"), PIPELINE, DAYS[1] + timedelta(days=1))
     steps.console.print(found)

@@ -30,9 +30,9 @@ def variables(ports: Ports) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes for what we do not use
         "DO_NOT_TRACK": "1",
-        "SCORELINE_LAKE": str(VAR / "lake"),
-        "SCORELINE_LANDING": str(VAR / "landing"),
-        "SCORELINE_REPORTS": str(VAR / "reports"),
+        "SCORELINE_LAKE": os.environ.get("SCORELINE_LAKE", str(VAR / "lake")),
+        "SCORELINE_LANDING": os.environ.get("SCORELINE_LANDING", str(VAR / "landing")),
+        "SCORELINE_REPORTS": os.environ.get("SCORELINE_REPORTS", str(VAR / "reports")),
         "SCORELINE_MLFLOW_URI": ports.url("mlflow"),
         "SCORELINE_REDIS_URL": f"{ports.url('redis')}/0",
         "SCORELINE_HOST": LOOPBACK,

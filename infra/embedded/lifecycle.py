@@ -14,7 +14,7 @@ from infra.embedded import airflow_home
 from infra.embedded.environment import environment, variables, write_shell
 from infra.embedded.errors import EmbeddedError, ServiceFailed
 from infra.embedded.places import LOGS, RUN, VAR, Ports, choose_ports
-from infra.embedded.processes import MARK, RECORDS, Started, recorded, start, stop_all
+from infra.embedded.processes import MARK, RECORDS, Started, recorded, start, stop
 from infra.embedded.scheduler import Scheduler
 from infra.embedded.services import Service, airflow, stores
 
@@ -114,7 +114,7 @@ def fresh() -> Runtime:
 
 def finish(runtime: Runtime) -> int:
     """Stop all of it and forget it."""
-    stopped = stop_all(runtime.mark)
+    stopped = stop(recorded(), runtime.mark)
     for path in (STATE, VAR / "env"):
         path.unlink(missing_ok=True)
     return stopped
@@ -137,9 +137,10 @@ def bring_up(runtime: Runtime, tell: Tell) -> None:
 
 
 def begin(services: list[Service], living: dict[str, Started], runtime: Runtime) -> None:
-    """Start those of the services that do not live."""
+    """Start those of the services that do not live; what a dead one left behind is stopped first."""
     for service in services:
         if service.name not in living:
+            stop(left for left in recorded() if left.name == service.name)
             start(service.name, service.command, service.place, runtime.environment)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-import subprocess
+import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -33,25 +33,34 @@ class Started:
         """Return the process while it lives and is still ours: a pid is used again by others."""
         try:
             process = psutil.Process(self.pid)
-            ours = abs(process.create_time() - self.began) < SAME_START_S
-            return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if self._is(process) and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
+
+    def holds_its_pid(self) -> bool:
+        """Tell whether a session of this number can only be ours: nobody else has the pid."""
+        try:
+            return self._is(psutil.Process(self.pid))
+        except psutil.NoSuchProcess:
+            return True
+
+    def _is(self, process: psutil.Process) -> bool:
+        return bool(abs(process.create_time() - self.began) < SAME_START_S)
 
 
 def start(name: str, command: Iterable[str | Path], place: str, environment: dict[str, str]) -> Started:
     """Start a service in a session of its own, with its output in var/logs, and keep a record of it."""
     log = LOGS / f"{name}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            list(command),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    started = Started(name, process.pid, psutil.Process(process.pid).create_time(), place, str(log))
+    program = [str(part) for part in command]
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    # Not by subprocess: it minds that a service outlives the object that started it.
+    defaults = (signal.SIGINT, signal.SIGPIPE)
+    pid = os.posix_spawn(program[0], program, environment, file_actions=files, setsid=True, setsigdef=defaults)
+    started = Started(name, pid, psutil.Process(pid).create_time(), place, str(log))
     record(started)
     return started
 
@@ -66,19 +75,18 @@ def recorded() -> list[Started]:
     return [Started(**json.loads(path.read_text())) for path in sorted(RECORDS.glob("*.json"))]
 
 
-def stop_all(mark: str) -> int:
-    """Stop what is recorded, all that descends from it, and whatever carries the runtime's mark; return how many.
+def stop(services: Iterable[Started], mark: str = "") -> int:
+    """Stop these services, all that they started, and whatever carries the mark; return how many processes.
 
     They are asked first, and killed after some seconds.
     """
-    services = recorded()
-    roots = [process for service in services if (process := service.process())]
-    ours = {*roots, *descendants(roots), *marked(mark)}
+    services = list(services)
+    ours = belonging(services, mark)
     for process in ours:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, stubborn = psutil.wait_procs(ours, timeout=GRACE_S)
-    late = {*stubborn, *descendants(stubborn), *marked(mark)}
+    psutil.wait_procs(ours, timeout=GRACE_S)
+    late = belonging(services, mark) | {process for process in ours if process.is_running()}
     for process in late:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -88,20 +96,16 @@ def stop_all(mark: str) -> int:
     return len(ours | late)
 
 
-def descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Return all that these started, directly or not."""
-    found: list[psutil.Process] = []
-    for root in roots:
-        with suppress(psutil.NoSuchProcess):
-            found += root.children(recursive=True)
-    return found
+def belonging(services: Iterable[Started], mark: str) -> set[psutil.Process]:
+    """Return the processes of these services' sessions, their descendants, and those that carry the mark.
 
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Return the processes that carry the runtime's mark: tasks whose parents were killed still have it."""
-    found = []
+    One of the three alone is not enough: a task's parent may have been killed, a task may have a session of its own,
+    and Airflow's workers write their titles over their environment.
+    """
+    sessions = {service.pid for service in services if service.holds_its_pid()}
+    found = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if mark and process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
-    return found
+            if os.getsid(process.pid) in sessions or (mark and process.environ().get(MARK) == mark):
+                found |= {process, *process.children(recursive=True)}
+    return {process for process in found if process.pid != os.getpid()}

@@ -95,7 +95,8 @@ def await_that(what: Callable[[], Any], seconds: float = 420) -> Any:
 
 def embedded(command: str, var: Path) -> None:
     ports = {f"SCORELINE_{name}_PORT": str(free_port()) for name in ("REDIS", "MLFLOW", "AIRFLOW", "LOOKUP")}
-    variables = {**os.environ, **ports, "SCORELINE_VAR": str(var), "SCORELINE_CLOCK": "real"}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("SCORELINE_")}
+    variables = {**others, **ports, "SCORELINE_VAR": str(var), "SCORELINE_CLOCK": "real"}
     subprocess.run([sys.executable, "-m", "infra.embedded", command], env=variables, cwd=ROOT, check=True, timeout=300)
 
 
