@@ -1,6 +1,7 @@
 """The command line: the jobs, and what operators do."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,9 +157,10 @@ def started_run(pipeline: str, day: date, run_id: str) -> "Iterator[Run]":
     from serving.settings import settings as serving_settings
 
     declared, found = _declared(pipeline)
+    clock = serving_settings().clock  # before Spark: a wrong setting should not cost a cold start
     spark = spark_session(f"{pipeline} {day}")
     try:
-        yield Run(declared, day, run_id, Lake(spark, found.lake), found, serving_settings().clock)
+        yield Run(declared, day, run_id, Lake(spark, found.lake), found, clock)
     finally:
         spark.stop()
 
@@ -187,11 +189,12 @@ def main() -> None:
 
 
 def fail(error: Exception) -> None:
-    """End the process with an error for people: one line, and the exit code that says whether a retry can help."""
+    """End the process with one line for people, and the exit code that says whether a retry can help."""
     known: Any = getattr(error, "exit_code", None)
-    if known is None and not _is_ours(error):
-        raise error
     text = " ".join(str(error).split())
+    if known is None and not _is_ours(error):
+        logging.getLogger(__name__).error("unexpected", exc_info=error)
+        text = f"{type(error).__name__}: {text[:300]}; nobody foresaw this: the log above has where it happened"
     click.echo(f"scoreline: error: {text}", err=True)
     sys.exit(known or ScorelineError.exit_code)
 

@@ -1,0 +1,60 @@
+"""The command line: what goes wrong ends with one line for people and an exit code for the scheduler."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def scoreline(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *command],
+        env={**os.environ, **variables},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_the_pipelines_are_listed() -> None:
+    done = scoreline("pipelines")
+    assert done.returncode == 0
+    assert done.stdout.startswith("purchase_propensity\t0 0 * * *\tgrowth-data")
+
+
+def test_a_fault_is_one_line_and_says_that_a_retry_cannot_help(tmp_path: Path) -> None:
+    folder = tmp_path / "dags" / "pipelines"
+    folder.mkdir(parents=True)
+    (folder / "churn.yaml").write_text("name: churn\n")
+    done = scoreline("pipelines", SCORELINE_PROJECT=str(tmp_path))
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("scoreline: error: ")
+    assert "churn.yaml:1: owner: this field is missing; write owner:" in last
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("ingest", "purchase_propensity"), "give either --day D or --from D --to D"),
+        (("ingest", "purchase_propensity", "--from", "1998-06-02", "--to", "1998-06-01"), "is before --from"),
+        (("score", "purchase_propensity"), "Missing option '--day'"),
+        (("score", "purchase_propensity", "--day", "June"), "'June' does not match"),
+    ],
+)
+def test_a_wrong_use_is_said(command: tuple[str, ...], message: str) -> None:
+    done = scoreline(*command)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_wrong_setting_is_named() -> None:
+    done = scoreline("publish", "purchase_propensity", "--day", "1998-06-01", SCORELINE_CLOCK="noon")
+    assert done.returncode == 1
+    assert "SCORELINE_CLOCK" in done.stderr.splitlines()[-1]
