@@ -2,11 +2,14 @@
 
 import gzip
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from expectations.errors import ExpectationsFailed
 from jobs.errors import FileFault
@@ -20,6 +23,29 @@ EVENTS, QUARANTINE = "events/transactions", "quarantine/transactions"
 
 def ingest_day(project: Project, day: date = DAY) -> None:
     ingest(project.run(day), [day])
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Project:
+    """A day of 50 purchases, ingested; what bad deliveries must not change."""
+    project = Project(tmp_path_factory.mktemp("settled") / "a project", spark)
+    project.deliver(DAY, purchases(DAY, 50))
+    ingest_day(project)
+    return project
+
+
+@contextmanager
+def nothing_changes(project: Project) -> Iterator[None]:
+    """Take back what a test delivers, and see that no table has a new version."""
+    landing, good = Path(project.settings.landing), project.folder / "good"
+    shutil.copytree(landing, good)
+    before = [project.lake.version(table) for table in (EVENTS, QUARANTINE)]
+    try:
+        yield
+    finally:
+        shutil.rmtree(landing)
+        good.rename(landing)
+    assert [project.lake.version(table) for table in (EVENTS, QUARANTINE)] == before
 
 
 def contents(project: Project) -> list[list[str]]:
@@ -130,15 +156,12 @@ FILES: dict[str, tuple[Callable[[Project], object], date, str]] = {
 
 
 @pytest.mark.parametrize("fault", FILES)
-def test_a_bad_file_is_named_and_changes_nothing(project: Project, fault: str) -> None:
-    project.deliver(DAY, purchases(DAY, 50))
-    ingest_day(project)
-    before = contents(project)
+def test_a_bad_file_is_named_and_changes_nothing(settled: Project, fault: str) -> None:
     deliver, day, message = FILES[fault]
-    deliver(project)
-    with pytest.raises(FileFault, match=message):
-        ingest_day(project, day)
-    assert contents(project) == before
+    with nothing_changes(settled):
+        deliver(settled)
+        with pytest.raises(FileFault, match=message):
+            ingest_day(settled, day)
 
 
 ROWS = {
@@ -161,15 +184,12 @@ ROWS = {
 
 
 @pytest.mark.parametrize("fault", ROWS)
-def test_too_many_bad_rows_fail_the_day_and_change_nothing(project: Project, fault: str) -> None:
-    project.deliver(DAY, purchases(DAY, 50))
-    ingest_day(project)
-    before = contents(project)
+def test_too_many_bad_rows_fail_the_day_and_change_nothing(settled: Project, fault: str) -> None:
     row, message = ROWS[fault]
-    project.deliver(NEXT, [*purchases(NEXT, 30), *[row] * 20])
-    with pytest.raises(ExpectationsFailed, match=message) as failed:
-        ingest_day(project, NEXT)
-    assert contents(project) == before
+    with nothing_changes(settled):
+        settled.deliver(NEXT, [*purchases(NEXT, 30), *[row] * 20])
+        with pytest.raises(ExpectationsFailed, match=message) as failed:
+            ingest_day(settled, NEXT)
     assert failed.value.report is not None
     assert failed.value.report.is_file()
 
