@@ -58,7 +58,7 @@ def build(pipeline: Pipeline) -> DAG:
     )
     with dag:
         chain(*_tasks(pipeline))
-    dag.validate()  # type: ignore[no-untyped-call]  # Airflow's, without types
+    dag.validate()  # type: ignore[no-untyped-call]  # reason: Airflow's, without types
     return dag
 
 

@@ -26,7 +26,7 @@ class RunCommand(BaseOperator):
         self.arguments = arguments
         self._hook = SubprocessHook()
 
-    def execute(self, context: Context) -> object:  # noqa: ARG002  # Airflow's signature
+    def execute(self, context: Context) -> object:  # noqa: ARG002  # reason: Airflow's signature
         """Run the command and return the last line that it wrote."""
         result = self._hook.run_command(["scoreline", *self.arguments])
         if result.exit_code:
@@ -35,7 +35,7 @@ class RunCommand(BaseOperator):
 
     def on_kill(self) -> None:
         """End the command and what it started."""
-        self._hook.send_sigterm()  # type: ignore[no-untyped-call]  # Airflow's, without types
+        self._hook.send_sigterm()  # type: ignore[no-untyped-call]  # reason: Airflow's, without types
 
 
 class ResolveModel(RunCommand):
