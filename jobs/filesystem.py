@@ -70,6 +70,16 @@ class FileSystem:
             stream.close()
         return None if line is None else str(line)
 
+    def make_folder(self, name: str) -> None:
+        """Make a folder below the root."""
+        path = self._path(name)
+        self._of(path).mkdirs(path)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file or folder of that name below the root."""
+        path = self._path(name)
+        return bool(self._of(path).exists(path))
+
     def delete(self, name: str) -> None:
         """Delete a folder below the root, if it is there."""
         path = self._path(name)

@@ -37,26 +37,22 @@ class Generation:
         return range(-(-task * buckets // tasks), -(-(task + 1) * buckets // tasks))
 
 
-def write(scores: DataFrame, generation: Generation) -> Tally:
-    """Write the blocks of `scores` (key string, score float), and return what was written.
+def write(scores: DataFrame, generation: Generation, rows: int) -> None:
+    """Write the blocks of `scores`: `rows` rows of key (string) and score (float).
 
     Raises:
         HashCollision: two keys have one hash under this salt; nothing is live, another salt will do.
         StoreUnavailable, StoreRefused: Redis does not answer or refuses.
     """
-    buckets = generation.layout.buckets
-    tasks = max(
-        1, min(buckets, max(scores.sparkSession.sparkContext.defaultParallelism, scores.count() // ROWS_A_TASK))
-    )
+    buckets, cores = generation.layout.buckets, scores.sparkSession.sparkContext.defaultParallelism
+    tasks = max(1, min(buckets, max(cores, rows // ROWS_A_TASK)))
     hashed = hashes(scores, generation.layout)
     owner = f"CAST({generation.layout.bucket_sql('hash')} * {tasks}L div {buckets}L AS INT)"
     spread = (
         hashed.selectExpr("hash", "score", f"{owner} AS task").repartitionById(tasks, "task").select("hash", "score")
     )
-    found = _collected(spread.mapInArrow(partial(_write_task, generation, tasks), TALLY))
-    if any(row.collided for row in found):
+    if any(row.collided for row in _collected(spread.mapInArrow(partial(_write_task, generation, tasks), TALLY))):
         raise HashCollision(f"two keys of {generation.pipeline} have one hash under salt {generation.layout.salt}")
-    return _total(found)
 
 
 def expected(scores: DataFrame, layout: Layout) -> Tally:

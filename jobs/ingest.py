@@ -1,18 +1,18 @@
 """Ingest: landing files to staged files, audit of those files, then the events table and the quarantine."""
 
-import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date
-from functools import reduce
+from functools import cached_property
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from expectations.rows import row_faults
-from jobs.errors import FileFault, FrameFault
+from jobs.errors import Fenced, FileFault, FrameFault
 from jobs.filesystem import FileSystem
-from jobs.lake import Lake
+from jobs.lake import Fence
 from jobs.landing import LandingFile, delivered
 from jobs.quality import Measure, count
 from jobs.run import Run, Staging
@@ -21,91 +21,182 @@ from jobs.staging import read_rows, staged
 from jobs.tables import Table, dimension_table, events_table, quarantine_table
 
 LOG = logging.getLogger(__name__)
+TRIES = 20
 
 
 def ingest(run: Run, days: Sequence[date]) -> None:
-    """Bring the files that were delivered for `days` into the tables of the pipeline's sources.
+    """Bring the files that were delivered for `days` into the tables of the pipeline's sources, one after another.
+
+    Several days are judged together, as one delivery.
 
     Raises:
         FileFault: a file is missing, unreadable, of another shape, or was delivered twice.
-        ExpectationsFailed: more rows break an expectation than its `mostly` allows. Nothing was appended then.
+        FrameFault: a dimension has two different rows of one key and one delivery.
+        ExpectationsFailed: more rows break an expectation than its `mostly` allows.
+        Fenced: another attempt brought in the same files meanwhile.
+        Of a source that raises nothing was appended; the sources above it in the YAML are in.
     """
     landing = FileSystem(run.lake.spark, run.settings.landing)
-    measures: list[Measure] = []
     for name, source in run.pipeline.sources.items():
         files = delivered(landing, source, [day for day in days if day >= source.first_day])
-        measures += _ingest_source(run, name, files)
-    run.record("ingest", measures)
+        _ingest_source(Target(run, name, source), files)
 
 
-def _ingest_source(run: Run, name: str, files: list[LandingFile]) -> list[Measure]:
-    source = run.pipeline.sources[name]
-    table = events_table(name, source) if source.kind == "events" else dimension_table(name, source)
-    run.lake.create(table)
-    run.lake.create(quarantine_table(name))
-    fresh = _not_yet_ingested(run.lake, (table.name, f"quarantine/{name}"), files)
+@dataclass(frozen=True)
+class Target:
+    """Where a source's rows go: the table of those that pass, and the quarantine."""
+
+    run: Run
+    name: str
+    source: Source
+
+    @cached_property
+    def table(self) -> Table:
+        """The source's own table."""
+        make = events_table if self.source.kind == "events" else dimension_table
+        return make(self.name, self.source)
+
+    @cached_property
+    def quarantine(self) -> Table:
+        """The table of the rows that were rejected."""
+        return quarantine_table(self.name)
+
+    def fences(self) -> tuple[Fence, Fence]:
+        """Return the right to write next, to the quarantine and to the table."""
+        lake, app = self.run.lake, f"ingest/{self.name}"
+        return lake.fence(self.quarantine.name, app), lake.fence(self.table.name, app)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """Staged rows: those that passed, and those that did not, or None where all did."""
+
+    accepted: DataFrame
+    rejected: DataFrame | None = None
+
+
+def _ingest_source(target: Target, files: list[LandingFile]) -> None:
+    run, name = target.run, target.name
+    run.lake.create(target.table)
+    run.lake.create(target.quarantine)
+    fences = target.fences()
+    fresh = _not_yet_ingested(target, files)
     if not fresh:
-        LOG.info("%s: all %d files were ingested before; nothing to do", name, len(files))
-        return [count(f"{name}: files ingested before", len(files))]
+        LOG.info("%s: nothing new in %d files", name, len(files))
+        run.record("ingest", [count(f"{name}: files ingested before", len(files))])
+        return
     with run.staging(f"ingest-{name}").attempt() as staging:
-        return _audit_and_append(run, table, fresh, staging)
+        audited, measures = _audited(target, fresh, staging)
+        # Recorded first: an attempt that is killed after the append finds nothing left to judge.
+        run.record("ingest", measures)
+        _append(target, audited, fresh, fences)
 
 
-def _audit_and_append(run: Run, table: Table, files: list[LandingFile], staging: Staging) -> list[Measure]:
-    name = table.name.split("/")[1]
-    source = run.pipeline.sources[name]
-    rows = staging.write(staged(read_rows(run.lake.spark, source, files), source), "rows")
+def _audited(target: Target, files: list[LandingFile], staging: Staging) -> tuple[Audited, list[Measure]]:
+    run, name, source = target.run, target.name, target.source
+    rows = staging.write(staged(read_rows(run.lake.spark, source, files), source, run.pipeline.entity_key), "rows")
+    counted = _counted(rows)
     if source.kind == "events":
-        _refuse_delivered_twice(run.lake, (table.name, f"quarantine/{name}"), rows)
-    context = {"pipeline": run.pipeline.name, "source": name, "day": run.day.isoformat()}
-    judged = run.gate.check(rows, source.suite, context)
-    marked = staging.write(_with_reasons(run, rows, source), "marked")
-    accepted, rejected = marked.where("size(reasons) = 0"), marked.where("size(reasons) > 0")
-    once = f"ingest/{name}/{_digest_of(files)}"
-    run.lake.append_once(_quarantined(rejected, run, name), f"quarantine/{name}", once)
-    run.lake.append_once(_kept(run, accepted, table, source), table.name, once)
-    counts = {"files": len(files), "rows accepted": accepted.count(), "rows rejected": rejected.count()}
+        _refuse_twins(counted)
+    judged = run.gate.check(
+        rows, source.suite, {"pipeline": run.pipeline.name, "source": name, "day": run.day.isoformat()}
+    )
+    audited, rejected = Audited(rows), 0
+    if any(row.faults for row in counted) or any(one.observed for one in judged if one.rows is not None):
+        marked = staging.write(_with_reasons(run, rows, source), "marked")
+        audited = Audited(marked.where("size(reasons) = 0"), marked.where("size(reasons) > 0"))
+        rejected = marked.where("size(reasons) > 0").count()
+    accepted = sum(row.rows for row in counted) - rejected
+    counts = {"files": len(files), "rows accepted": accepted, "rows rejected": rejected}
     LOG.info("%s: %s", name, ", ".join(f"{value} {what}" for what, value in counts.items()))
-    return [*[count(f"{name}: {what}", value) for what, value in counts.items()], *map(Measure.of, judged)]
+    return audited, [*[count(f"{name}: {what}", value) for what, value in counts.items()], *map(Measure.of, judged)]
 
 
-def _not_yet_ingested(lake: Lake, tables: Iterable[str], files: list[LandingFile]) -> list[LandingFile]:
-    """Return the files that have no row in the tables.
+def _append(target: Target, audited: Audited, files: list[LandingFile], fences: tuple[Fence, Fence]) -> None:
+    """Append what was rejected, then what passed: the second is what makes the files ingested.
+
+    The fences were taken before it was looked what is there, so of two attempts at the same files one alone gets in;
+    one that was killed in between leaves nothing that the next would double.
+    """
+    for _ in range(TRIES):
+        try:
+            return _append_once(target, audited, files, fences)
+        except Fenced:
+            fences = target.fences()
+            if len(_not_yet_ingested(target, files)) < len(files):
+                break
+    raise Fenced(f"{target.table.name}: others ingested meanwhile; run the task again, it takes what is left")
+
+
+def _append_once(target: Target, audited: Audited, files: list[LandingFile], fences: tuple[Fence, Fence]) -> None:
+    lake, table = target.run.lake, target.table
+    if target.source.kind == "dimension":
+        _refuse_two_truths(target, audited.accepted)
+    if audited.rejected is not None:
+        before = lake.read(target.quarantine.name).where(F.col("file_digest").isin([file.digest for file in files]))
+        known = [row.file_digest for row in before.select("file_digest").distinct().collect()]
+        new = audited.rejected.where(~F.col("file_digest").isin(known))
+        lake.append(_for_quarantine(new, target), target.quarantine.name, fences[0])
+    lake.append(audited.accepted.select(*table.names), table.name, fences[1])
+
+
+def _not_yet_ingested(target: Target, files: list[LandingFile]) -> list[LandingFile]:
+    """Return the files that have no row in the source's table.
 
     Raises:
-        FileFault: a file's name is there with other bytes.
+        FileFault: a file's name is there with other bytes; or its bytes are, of events, under another name.
     """
-    names = [file.name for file in files]
-    seen = {row.source_file: row.file_digest for row in _files_in(lake, tables, F.col("source_file").isin(names))}
+    found = _known(target, files)
+    digests = {row.source_file: row.file_digest for row in found}
+    names = {row.file_digest: row.source_file for row in found} if target.source.kind == "events" else {}
     for file in files:
-        was = seen.get(file.name, file.digest)
+        was = digests.get(file.name, file.digest)
         if was != file.digest:
             raise FileFault(
                 f"{file.name}: the file was changed after it was ingested "
                 f"(SHA-256 was {was[:12]}, is {file.digest[:12]}); put the old one back, "
                 "and deliver what is new as another file of the same day"
             )
-    return [file for file in files if file.name not in seen]
+        _refuse_twin(file.name, names.get(file.digest, file.name))
+    return [file for file in files if file.name not in digests]
 
 
-def _files_in(lake: Lake, tables: Iterable[str], condition: Column) -> list[Row]:
-    rows = reduce(DataFrame.unionByName, (lake.read(table).select("source_file", "file_digest") for table in tables))
-    return rows.where(condition).distinct().collect()
+def _known(target: Target, files: list[LandingFile]) -> list[Row]:
+    """Return (source_file, file_digest) of what the table has of these files, by name or by content."""
+    day, name, digest = (F.col(column) for column in ("day", "source_file", "file_digest"))
+    # Names have no statistics; by their day most of the table is skipped.
+    named = day.isin(sorted({file.day for file in files})) & name.isin([file.name for file in files])
+    there = named | digest.isin([file.digest for file in files])
+    return target.run.lake.read(target.table.name).where(there).select(name, digest).distinct().collect()
 
 
-def _refuse_delivered_twice(lake: Lake, tables: Iterable[str], rows: DataFrame) -> None:
-    """Refuse events that came before in the same bytes under another name, now or earlier.
+def _counted(rows: DataFrame) -> list[Row]:
+    """Return source_file, file_digest, rows and faults (rows that could not be parsed) of each file that has rows."""
+    faults = F.count("parse_fault").alias("faults")
+    return rows.groupBy("source_file", "file_digest").agg(F.count("*").alias("rows"), faults).collect()
 
-    It looks at rows: files that have but a header are equal and count nothing twice. Nor do dimensions, whose
-    snapshots are equal as long as nothing changes.
-    """
-    new = {row.source_file: row.file_digest for row in rows.select("source_file", "file_digest").distinct().collect()}
-    by_digest: dict[str, str] = {}
-    known = _files_in(lake, tables, F.col("file_digest").isin(list(new.values())))
-    for name, digest in [*((row.source_file, row.file_digest) for row in known), *sorted(new.items())]:
-        other = by_digest.setdefault(digest, name)
-        if other != name:
-            raise FileFault(f"{name}: the same file was delivered as {other}; remove one of them")
+
+def _refuse_twins(counted: Iterable[Row]) -> None:
+    """Refuse files of events with the same bytes; those that have but a header count nothing twice, and pass."""
+    names: dict[str, str] = {}
+    for row in sorted(counted):
+        _refuse_twin(row.source_file, names.setdefault(row.file_digest, row.source_file))
+
+
+def _refuse_twin(name: str, other: str) -> None:
+    if other != name:
+        raise FileFault(f"{name}: the same file was delivered as {other}; remove one of them")
+
+
+def _refuse_two_truths(target: Target, new: DataFrame) -> None:
+    """Refuse rows of a dimension that differ though key and delivery are the same: neither is the later."""
+    key, columns = target.run.pipeline.entity_key, list(target.source.columns)
+    identity = [key, "valid_from"]
+    there = target.run.lake.read(target.table.name).join(new.select(*identity).distinct(), identity, "left_semi")
+    content = F.to_json(F.struct(*columns))
+    both = new.select(*identity, content.alias("said")).unionByName(there.select(*identity, content.alias("said")))
+    for row in both.groupBy(*identity).agg(F.countDistinct("said").alias("n")).where("n > 1").take(1):
+        raise FrameFault(f"{row[0]} has {row.n} different rows delivered at {row[1]}; deliver one row for each {key}")
 
 
 def _with_reasons(run: Run, rows: DataFrame, source: Source) -> DataFrame:
@@ -119,33 +210,6 @@ def _as_array(column: str) -> Column:
     return F.when(F.col(column).isNotNull(), F.array(column)).otherwise(F.array().cast("array<string>"))
 
 
-def _quarantined(rejected: DataFrame, run: Run, name: str) -> DataFrame:
+def _for_quarantine(rejected: DataFrame, target: Target) -> DataFrame:
     named = rejected if "event_id" in rejected.columns else rejected.withColumn("event_id", F.lit(None).cast("string"))
-    return named.withColumn("run_id", F.lit(run.run_id)).select(*quarantine_table(name).names)
-
-
-def _kept(run: Run, accepted: DataFrame, table: Table, source: Source) -> DataFrame:
-    if source.kind == "events":
-        return accepted.select(*table.names)
-    return _changes(run.lake.read(table.name), accepted.select(*table.names), run.pipeline.entity_key, source)
-
-
-def _changes(known: DataFrame, new: DataFrame, key: str, source: Source) -> DataFrame:
-    """Return the rows of a dimension that say something new of their key: a repeated snapshot adds nothing.
-
-    Raises:
-        FrameFault: a key has two rows of one delivery, of which neither is the later.
-    """
-    for row in new.groupBy(key, "valid_from").count().where("count > 1").take(1):
-        raise FrameFault(f"{row[0]} has {row['count']} rows delivered at {row[1]}; deliver one row for each {key}")
-    content = F.to_json(F.struct(*[F.col(name) for name in source.columns]))
-    both = known.withColumn("new", F.lit(0)).unionByName(new.withColumn("new", F.lit(1))).withColumn("content", content)
-    before = F.expr(f"lag(content) OVER (PARTITION BY {key} ORDER BY valid_from, new)")
-    changed = both.withColumn("before", before).where("new = 1 AND NOT (content <=> before)")
-    return changed.select(*new.columns)
-
-
-def _digest_of(files: list[LandingFile]) -> str:
-    """Return what identifies this set of files: its first day and a digest over the days and the files' bytes."""
-    text = "\n".join(sorted(f"{file.day} {file.name} {file.digest}" for file in files))
-    return f"{min(file.day for file in files)}/{hashlib.sha256(text.encode()).hexdigest()}"
+    return named.withColumn("run_id", F.lit(target.run.run_id)).select(*target.quarantine.names)

@@ -1,25 +1,44 @@
 """The Delta tables below one lake root: reading, appending once, and replacing a partition behind a fence."""
 
+import json
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from delta import exceptions as delta_exceptions
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
 
-from jobs.errors import Fenced
+from jobs.errors import DataFault, Fenced
 from jobs.filesystem import FileSystem
 from jobs.tables import Table
 
 NEVER = -1
+# They have no base of their own in Python, though they have one in Scala.
+CONFLICTS = (
+    delta_exceptions.ConcurrentAppendException,
+    delta_exceptions.ConcurrentDeleteDeleteException,
+    delta_exceptions.ConcurrentDeleteReadException,
+    delta_exceptions.ConcurrentTransactionException,
+    delta_exceptions.ConcurrentWriteException,
+    delta_exceptions.MetadataChangedException,
+    delta_exceptions.ProtocolChangedException,
+)
 
 
 @dataclass(frozen=True)
 class Fence:
-    """The right to write once: an application id and a version above the last one that it committed."""
+    """The right to write once to a table.
+
+    An application id, a version above the last one that it committed, and the table's version at that time.
+    """
 
     app_id: str
     version: int
+    since: int
 
 
 @dataclass(frozen=True)
@@ -43,9 +62,21 @@ class Lake:
         return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
 
     def create(self, table: Table) -> None:
-        """Create a table with its comments and properties, unless it is there."""
+        """Create a table with its comments and properties; one that is there gets the columns that it lacks.
+
+        Raises:
+            DataFault: a column is there with another type.
+        """
         if not self.has(table.name):
-            self.spark.sql(table.ddl(self.path(table.name)))
+            with _conflicts_of(table.name):
+                self.spark.sql(table.ddl(self.path(table.name)))
+            return
+        stored = self.read(table.name).schema
+        _refuse_other_types(table, stored)
+        missing = [column.ddl for column in table.columns if column.name not in stored.names]
+        if missing:
+            with _conflicts_of(table.name):
+                self.spark.sql(f"ALTER TABLE delta.`{self.path(table.name)}` ADD COLUMNS ({', '.join(missing)})")
 
     def read(self, name: str) -> DataFrame:
         """Return all rows of a table, as it stands now."""
@@ -59,23 +90,30 @@ class Lake:
         """
         return self.read(name).where(f"_metadata.row_commit_version <= {version}")
 
+    def read_version(self, name: str, version: int) -> DataFrame:
+        """Return a table as it stood at `version`: the same rows at each action, whoever writes meanwhile."""
+        return self.spark.read.format("delta").option("versionAsOf", version).load(self.path(name))
+
     def version(self, name: str) -> int:
         """Return the newest version of a table."""
         return int(self._snapshot(name).version())
 
     def last_transaction(self, name: str, app_id: str) -> int:
         """Return the last version that `app_id` committed to a table, or -1."""
-        found = self._snapshot(name).transactions().get(app_id)
-        return NEVER if found.isEmpty() else int(found.get())
+        return self.fence(name, app_id).version - 1
 
     def fence(self, name: str, app_id: str) -> Fence:
         """Return the right to be the next to write as `app_id`; of two that hold the same, one alone can commit."""
-        return Fence(app_id, self.last_transaction(name, app_id) + 1)
+        snapshot = self._snapshot(name)
+        found = snapshot.transactions().get(app_id)
+        last = NEVER if found.isEmpty() else int(found.get())
+        return Fence(app_id, last + 1, int(snapshot.version()))
 
     def append_once(self, frame: DataFrame, name: str, app_id: str) -> None:
         """Append `frame` unless `app_id` has written before: doing it again is right and changes nothing."""
         writer = frame.write.format("delta").mode("append")
-        writer.option("txnAppId", app_id).option("txnVersion", 0).save(self.path(name))
+        with _conflicts_of(name):
+            writer.option("txnAppId", app_id).option("txnVersion", 0).save(self.path(name))
 
     def append(self, frame: DataFrame, name: str, fence: Fence) -> None:
         """Append `frame` as the holder of `fence`.
@@ -97,16 +135,45 @@ class Lake:
     def _commit(self, writer: Any, name: str, fence: Fence) -> None:
         mine = uuid.uuid4().hex
         fenced = writer.option("txnAppId", fence.app_id).option("txnVersion", fence.version)
-        fenced.option("userMetadata", mine).save(self.path(name))
-        # Delta drops a version that is not higher than the last without a word: only its history tells.
-        recent = DeltaTable.forPath(self.spark, self.path(name)).history(50).where(f"userMetadata = '{mine}'")
-        if recent.isEmpty():
+        with _conflicts_of(name):
+            fenced.option("userMetadata", mine).save(self.path(name))
+        # Delta drops a version that is not higher than the last without a word: only the log tells.
+        if not any(self._written_by(name, version, mine) for version in range(fence.since + 1, self.version(name) + 1)):
             raise Fenced(
                 f"{name}: another attempt of {fence.app_id} committed first; nothing was written by this one. "
                 "Let the other one end, then run the task again"
             )
 
+    def _written_by(self, name: str, version: int, mark: str) -> bool:
+        """Tell whether a version carries `mark`; its commitInfo is the first line of a commit, as Delta writes them."""
+        line = self.files.first_line(self.path(f"{name}/_delta_log/{version:020}.json"))
+        return bool(json.loads(line or "{}").get("commitInfo", {}).get("userMetadata") == mark)
+
     def _snapshot(self, name: str) -> Any:
         jvm: Any = self.spark._jvm  # noqa: SLF001  reason: there is no public way to a table's transactions
         log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.path(name))  # noqa: SLF001  reason: as above
-        return log.unsafeVolatileSnapshot()
+        nothing = jvm.scala.Option.empty()
+        return log.update(False, nothing, nothing)  # noqa: FBT003  reason: Scala's signature; a stale one will not do
+
+
+@contextmanager
+def _conflicts_of(name: str) -> Iterator[None]:
+    """Turn what Delta raises of writers at the same instant into `Fenced`: who comes again finds a settled table."""
+    try:
+        yield
+    except CONFLICTS as error:
+        raise Fenced(
+            f"{name}: another writer committed at the same moment; nothing was written by this one. "
+            f"Run the task again ({type(error).__name__})"
+        ) from error
+
+
+def _refuse_other_types(table: Table, stored: StructType) -> None:
+    known = {field.name: field.dataType.simpleString().upper() for field in stored}
+    for column in table.columns:
+        was = known.get(column.name, column.type)
+        if was.replace(" ", "") != column.type.replace(" ", ""):
+            raise DataFault(
+                f"{table.name}: column {column.name} is {was} in the table and {column.type} now; "
+                "keep the type, or give the column another name"
+            )

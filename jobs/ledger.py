@@ -1,6 +1,7 @@
 """The ledger of generations in Delta: tokens are reserved there before the first block is written."""
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -8,11 +9,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import Fenced
-from jobs.lake import Fence
 from jobs.run import Run
-from jobs.tables import publications_table
 
 RESERVED, LIVE, HISTORY, REMOVED = "reserved", "live", "history only", "removed"
+NO_GENERATION = 0  # the token of what was never built
 TRIES = 20
 GRACE = timedelta(seconds=10)  # no reader holds a head longer
 
@@ -44,29 +44,31 @@ class Ledger:
         """The ledger's table."""
         return f"publications/{self.run.pipeline.name}"
 
-    def reserve(self, rows: int, buckets: int) -> Entry:
-        """Return an entry with a token that nobody else has, above all that were reserved before.
+    def reserve(self, rows: int, buckets: int, above: int) -> Entry:
+        """Return an entry with a token that nobody else has, above `above` and all that were reserved before.
 
         The token is the version of a Delta transaction: of two publishers that try the same, one alone can commit.
+        What is live in Redis is named in `above`, since a ledger that was lost or restored does not know of it.
         """
-        self.run.lake.create(publications_table(self.run.pipeline.name))
         for _ in range(TRIES):
-            token = max(self.run.lake.last_transaction(self.name, "tokens"), 0) + 1
-            entry = Entry(token, rows, 0, buckets)
+            fence = self.run.lake.fence(self.name, "tokens")
+            entry = Entry(max(fence.version, above + 1, 1), rows, 0, buckets)
             try:
-                self.run.lake.append(self._rows([entry], RESERVED), self.name, Fence("tokens", token))
+                reserved = self._rows([(RESERVED, entry)])
+                self.run.lake.append(reserved, self.name, replace(fence, version=entry.token))
             except Fenced:
                 continue
             return entry
         raise Fenced(f"{self.name}: no token was free in {TRIES} tries; run the task again")
 
-    def write(self, event: str, entries: list[Entry]) -> None:
+    def write(self, events: list[tuple[str, Entry]]) -> None:
         """Put on record what happened to generations."""
-        frame = self._rows(entries, event)
-        frame.write.format("delta").mode("append").save(self.run.lake.path(self.name))
+        self._rows(events).write.format("delta").mode("append").save(self.run.lake.path(self.name))
 
-    def removable(self, live: int) -> list[Entry]:
-        """Return the generations that may go: not live, not among the last that were, and nobody's work any more.
+    def removable(self, live: Container[int]) -> list[Entry]:
+        """Return the generations that may go once another one goes live, which the ledger does not have yet.
+
+        Those are not of `live` (that one, and what it replaces), not of the last that were, and nobody's work any more.
 
         A generation that never went live counts as abandoned when its task must have ended, by the pipeline's timeout.
         """
@@ -79,15 +81,16 @@ class Ledger:
         )
         known = by_token.where("NOT gone").orderBy("token").collect()
         lived = [row for row in known if row.live_at is not None]
-        kept = {live, *(row.token for row in lived[-self.run.pipeline.publication.keep :])}
+        others = self.run.pipeline.publication.keep - 1
+        kept = {row.token for row in lived[max(0, len(lived) - others) :]}
         now = self.run.clock.now()
         overtaken = {row.token for row, next_row in pairwise(lived) if _utc(next_row.live_at) <= now - GRACE}
         timeout = timedelta(minutes=self.run.pipeline.schedule.timeout_minutes)
         abandoned = {row.token for row in known if row.live_at is None and _utc(row.reserved_at) < now - timeout}
         may_go = (overtaken | abandoned) - kept
-        return [Entry(row.token, buckets=row.buckets) for row in known if row.token in may_go]
+        return [Entry(row.token, buckets=row.buckets) for row in known if row.token in may_go and row.token not in live]
 
-    def _rows(self, entries: list[Entry], event: str) -> DataFrame:
+    def _rows(self, events: list[tuple[str, Entry]]) -> DataFrame:
         lake, run = self.run.lake, self.run
         rows = [
             (
@@ -101,6 +104,6 @@ class Ledger:
                 one.buckets,
                 one.note,
             )
-            for one in entries
+            for event, one in events
         ]
         return lake.spark.createDataFrame(rows, lake.read(self.name).schema).coalesce(1)

@@ -8,13 +8,14 @@ from pyspark.sql import DataFrame, Row
 from jobs import generation as blocks
 from jobs.errors import GenerationDiffers, NothingToPublish, Overtaken
 from jobs.generation import Generation
-from jobs.ledger import HISTORY, LIVE, REMOVED, Entry, Ledger
+from jobs.ledger import HISTORY, LIVE, NO_GENERATION, REMOVED, Entry, Ledger
 from jobs.quality import Measure, count
 from jobs.run import CHAMPION, Run
+from jobs.tables import publications_table
 from serving.blocks import Tally
 from serving.clock import instant, microseconds
 from serving.errors import BlockCorrupt, HashCollision, TornGeneration
-from serving.head import Fallback, Head, Model, decide
+from serving.head import Fallback, Head, Model
 from serving.layout import Layout
 from serving.store import Store
 
@@ -24,11 +25,18 @@ SALTS = 8
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition of the scores table: its rows (key, score), how many, and what all of them carry."""
+    """A partition of the scores table: its rows (key, score), what all of them carry, and their tally under salt 0.
+
+    The rows are those of one version of the table, whoever scores meanwhile.
+    """
 
     scores: DataFrame
-    rows: int
     origin: Row
+    tally: Tally
+
+    def tally_under(self, layout: Layout) -> Tally:
+        """Return the tally under the hash of `layout`, which blocks read back must have."""
+        return self.tally if layout.salt == 0 else blocks.expected(self.scores, layout)
 
 
 def publish(run: Run, redis_url: str) -> str:
@@ -37,38 +45,42 @@ def publish(run: Run, redis_url: str) -> str:
     Raises:
         NothingToPublish: the run's date has no scores.
         GenerationDiffers: what Redis holds is not what the table holds. What was live stays live.
+        Overtaken: another generation went live meanwhile.
+        Fenced: others took every token that was tried.
         ServingError: Redis is away, full, or may evict what it holds.
     """
     partition = _partition(run)
     ledger = Ledger(run)
+    run.lake.create(publications_table(run.pipeline.name))
     with Store(redis_url) as store:
         store.require_noeviction()
         # Observed before anything is written: whoever swaps in between makes our swap fail.
         observed, live = store.observe(run.pipeline.name)
-        layout = Layout.fitting(partition.rows, run.pipeline.publication.keys_per_block)
-        entry = ledger.reserve(partition.rows, layout.buckets)
+        if live is not None and live.as_of > microseconds(run.as_of):
+            return _history_only(run, ledger, live, partition.tally.rows)
+        layout = Layout.fitting(partition.tally.rows, run.pipeline.publication.keys_per_block)
+        entry = ledger.reserve(partition.tally.rows, layout.buckets, above=0 if live is None else live.token)
         draft = _head(run, partition, live, Generation(redis_url, run.pipeline.name, entry.token, layout))
-        if live is not None and decide(live, draft) == HISTORY:
-            return _history_only(run, ledger, entry, live)
         head = _built(partition, draft, redis_url)
         _swap(store, observed, head)
         entry = replace(entry, checksum=head.checksum)
-        ledger.write(LIVE, [entry])
-        removed = _remove_old(run, store, ledger, entry.token)
-    _record(run, LIVE, entry, removed)
+        removed = _remove_old(store, ledger, (head, live))
+        ledger.write([(LIVE, entry), *((REMOVED, old) for old in removed)])
+    _record(run, LIVE, entry, len(removed))
     return LIVE
 
 
 def _partition(run: Run) -> Partition:
     name = f"scores/{run.pipeline.name}"
-    scores = run.lake.read(name).where(run.partition) if run.lake.has(name) else None
+    scores = run.lake.read_version(name, run.lake.version(name)).where(run.partition) if run.lake.has(name) else None
     origin = scores.first() if scores is not None else None
     if scores is None or origin is None:
         raise NothingToPublish(
             f"{name} has no scores as of {run.as_of.date()}; "
             f"run `scoreline score {run.pipeline.name} --day {run.day}` first"
         )
-    return Partition(scores.select("key", "score"), scores.count(), origin)
+    rows = scores.select("key", "score")
+    return Partition(rows, origin, blocks.expected(rows, Layout.fitting(1, 1)))
 
 
 def _head(run: Run, partition: Partition, live: Head | None, generation: Generation) -> Head:
@@ -81,7 +93,7 @@ def _head(run: Run, partition: Partition, live: Head | None, generation: Generat
         as_of=microseconds(run.as_of),
         arms=(CHAMPION,),
         model=model,
-        rows=partition.rows,
+        rows=partition.tally.rows,
         checksum=0,
         layout=generation.layout,
         events_version=origin.events_version,
@@ -97,7 +109,7 @@ def _built(partition: Partition, draft: Head, redis_url: str) -> Head:
         layout = replace(draft.layout, salt=salt)
         generation = Generation(redis_url, draft.pipeline, draft.token, layout)
         try:
-            blocks.write(partition.scores, generation)
+            blocks.write(partition.scores, generation, partition.tally.rows)
         except HashCollision as collision:
             LOG.warning("%s: drawing another salt", collision)
             continue
@@ -107,7 +119,7 @@ def _built(partition: Partition, draft: Head, redis_url: str) -> Head:
 
 def _verified(partition: Partition, generation: Generation) -> Tally:
     """Return the tally of the partition, if all blocks that Redis holds have the same."""
-    table = blocks.expected(partition.scores, generation.layout)
+    table = partition.tally_under(generation.layout)
     spread = partition.scores.sparkSession.range(generation.layout.buckets)
     try:
         redis = blocks.read_back(spread, generation)
@@ -138,23 +150,22 @@ def _swap(store: Store, observed: bytes | None, head: Head) -> None:
     LOG.info("generation %d is live: %d scores", head.token, head.rows)
 
 
-def _history_only(run: Run, ledger: Ledger, entry: Entry, live: Head) -> str:
-    newer = instant(live.as_of)
-    entry = replace(entry, note=f"generation {live.token} as of {newer:%Y-%m-%d} is newer and stays live")
-    ledger.write(HISTORY, [entry])
-    LOG.info("as of %s: history only, %s", run.as_of.date(), entry.note)
+def _history_only(run: Run, ledger: Ledger, live: Head, rows: int) -> str:
+    note = f"generation {live.token} as of {instant(live.as_of):%Y-%m-%d} is newer and stays live"
+    entry = Entry(NO_GENERATION, rows, note=note)
+    ledger.write([(HISTORY, entry)])
+    LOG.info("as of %s: history only, %s", run.as_of.date(), note)
     _record(run, HISTORY, entry, 0)
     return HISTORY
 
 
-def _remove_old(run: Run, store: Store, ledger: Ledger, live: int) -> int:
-    """Remove the generations that nobody can want any more, and return how many there were."""
-    old = ledger.removable(live)
+def _remove_old(store: Store, ledger: Ledger, live: tuple[Head, Head | None]) -> list[Entry]:
+    """Remove the generations that nobody can want any more, and return them; what was live until now stays."""
+    pipeline = live[0].pipeline
+    old = ledger.removable({head.token for head in live if head is not None})
     for entry in old:
-        store.remove_generation(run.pipeline.name, entry.token, range(entry.buckets))
-    if old:
-        ledger.write(REMOVED, old)
-    return len(old)
+        store.remove_generation(pipeline, entry.token, range(entry.buckets))
+    return old
 
 
 def _record(run: Run, verdict: str, entry: Entry, removed: int) -> None:

@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from expectations.findings import Measured
 from jobs.lake import Lake
 from jobs.tables import quality_table
+
+if TYPE_CHECKING:
+    from expectations.findings import Measured
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Measure:
     observed: str
 
     @classmethod
-    def of(cls, judged: Measured) -> "Measure":
+    def of(cls, judged: "Measured") -> "Measure":
         """Return the measure of an expectation that the gate judged."""
         observed = "" if judged.observed is None else f"{judged.observed:.15g}"
         of_rows = "" if judged.rows is None else f" of {judged.rows} rows"

@@ -5,15 +5,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pyspark.sql import DataFrame
 
-from expectations.gate import Gate
+from jobs.errors import Fenced
 from jobs.lake import Lake
 from jobs.quality import Measure, Record
 from jobs.spec import Pipeline, Settings
 from serving.clock import Clock
+
+if TYPE_CHECKING:
+    from expectations.gate import Gate
 
 CHAMPION = "champion"
 
@@ -45,8 +49,10 @@ class Run:
         return f"as_of_date = DATE'{self.as_of.date()}' AND arm = '{CHAMPION}'"
 
     @property
-    def gate(self) -> Gate:
+    def gate(self) -> "Gate":
         """The gate that judges by this pipeline's suites."""
+        from expectations.gate import Gate  # Great Expectations takes seconds to import, and not every job judges
+
         return Gate(self.settings.suites / self.pipeline.name, Path(self.settings.reports) / "expectations")
 
     def record(self, step: str, measures: list[Measure]) -> None:
@@ -69,13 +75,20 @@ class Staging:
     def attempt(self) -> Iterator["Staging"]:
         """Give a fresh folder to one attempt and remove it at the end, with what killed attempts left behind.
 
-        An attempt that was thought dead and is not loses its files with that, and so fails before it commits.
+        Raises:
+            Fenced: another attempt began meanwhile and removed this one's files, before anything was committed.
         """
-        self.lake.files.delete(self.folder)
+        files, own = self.lake.files, f"{self.folder}/{uuid4().hex}"
+        files.delete(self.folder)
+        files.make_folder(own)
         try:
-            yield Staging(self.lake, f"{self.folder}/{uuid4().hex}")
+            yield Staging(self.lake, own)
+        except Exception as error:
+            if not files.has(own):
+                raise Fenced(f"{self.folder}: another attempt took over; this one changed nothing more") from error
+            raise
         finally:
-            self.lake.files.delete(self.folder)
+            files.delete(own)
 
     def write(self, frame: DataFrame, name: str) -> DataFrame:
         """Write a frame, and return it as it was written: what is audited later is what was staged, to the bit."""

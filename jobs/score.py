@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -10,21 +11,33 @@ from jobs.errors import DataFault, FrameFault
 from jobs.features import feature_names, features, population, with_validity
 from jobs.lake import Fence
 from jobs.quality import Measure, count
-from jobs.registry import ModelVersion, VerifiedArtefact, fetch
+from jobs.registry import VerifiedArtefact, fetch
 from jobs.run import CHAMPION, Run, Staging
 from jobs.scoring import score_frame
 from jobs.sqlfile import read_sql
-from jobs.tables import features_table, scores_table, superseded_table
+from jobs.tables import Table, features_table, scores_table, superseded
+from serving.head import Limits
 
 LOG = logging.getLogger(__name__)
+LOOKED_UP = Limits().key_bytes
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """What a run reads, fixed at its start: the model's artefact and the version of the events table."""
+    """What a run reads, fixed at its start: the model's artefact, and the versions of the tables by their names."""
 
     artefact: VerifiedArtefact
-    events_version: int
+    versions: dict[str, int]
+    scored_before: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an attempt has staged: the features and the scores, and how many rows each of them has."""
+
+    features: DataFrame
+    scores: DataFrame
+    rows: int
 
 
 def score(run: Run, version: str, digest: str) -> None:
@@ -40,17 +53,18 @@ def score(run: Run, version: str, digest: str) -> None:
     artefact = fetch(run.settings.mlflow_uri, run.pipeline.model.name, version, digest)
     _refuse_untimely(run, artefact)
     run.lake.create(scores_table(run.pipeline.name))
-    pinned = Pinned(artefact, _events_version(run))
-    fence = run.lake.fence(f"scores/{run.pipeline.name}", f"{run.pipeline.name}/{run.as_of.date()}/{CHAMPION}")
+    fences = _fences(run)  # before anything is read: who was overtaken since then shows nothing
+    pinned = _pinned(run, artefact)
     with run.staging("score").attempt() as staging:
-        seen = _staged_features(run, pinned, staging)
-        scored, measures = _staged_scores(run, pinned, seen, staging)
-        _commit(run, seen, scored, fence)
-    run.record("score", measures)
+        result = _staged(run, pinned, staging)
+        run.record("score", [count("rows scored", result.rows), *_judged(run, result)])
+        _commit(run, pinned, result, fences)
 
 
-def score_columns(scored: DataFrame, run: Run, model: ModelVersion, events_version: int) -> DataFrame:
+def score_columns(scored: DataFrame, run: Run, pinned: Pinned) -> DataFrame:
     """Return key, as_of and score with what every row of a scores table carries."""
+    model, versions = pinned.artefact.version, pinned.versions
+    dimensions = [part for name in run.pipeline.dimensions for part in (F.lit(name), F.lit(versions[_dimension(name)]))]
     return scored.select(
         "key",
         "score",
@@ -60,15 +74,24 @@ def score_columns(scored: DataFrame, run: Run, model: ModelVersion, events_versi
         F.lit(model.name).alias("model_name"),
         F.lit(model.version).alias("model_version"),
         F.lit(model.digest).alias("model_digest"),
-        F.lit(events_version).cast("bigint").alias("events_version"),
+        F.lit(versions[_events(run)]).cast("bigint").alias("events_version"),
+        F.create_map(*dimensions).cast("map<string,bigint>").alias("dimension_versions"),
         F.lit(run.run_id).alias("run_id"),
     )
 
 
-def dimensions(run: Run) -> dict[str, DataFrame]:
-    """Return the pipeline's dimensions by name, each with validity intervals."""
-    key = run.pipeline.entity_key
-    return {name: with_validity(run.lake.read(f"dimensions/{name}"), key) for name in run.pipeline.dimensions}
+def _events(run: Run) -> str:
+    return f"events/{run.pipeline.events[0]}"
+
+
+def _dimension(name: str) -> str:
+    return f"dimensions/{name}"
+
+
+def _fences(run: Run) -> tuple[Fence, Fence]:
+    """Return the right to replace the date's features, and that to replace its scores."""
+    name, application = run.pipeline.name, f"{run.pipeline.name}/{run.as_of.date()}/{CHAMPION}"
+    return run.lake.fence(f"features/{name}", application), run.lake.fence(f"scores/{name}", application)
 
 
 def _refuse_untimely(run: Run, artefact: VerifiedArtefact) -> None:
@@ -80,72 +103,113 @@ def _refuse_untimely(run: Run, artefact: VerifiedArtefact) -> None:
         )
 
 
-def _events_version(run: Run) -> int:
-    """Return the version of events that this date was scored from before, else the newest."""
-    done = run.lake.read(f"scores/{run.pipeline.name}").where(run.partition).select("events_version").first()
+def _pinned(run: Run, artefact: VerifiedArtefact) -> Pinned:
+    """Pin the versions that this date was scored from before, else the newest.
+
+    Raises:
+        DataFault: a source was never ingested.
+    """
+    done = run.lake.read(f"scores/{run.pipeline.name}").where(run.partition).first()
+    tables = [_events(run), *map(_dimension, run.pipeline.dimensions)]
+    missing = [table for table in tables if not run.lake.has(table)]
+    if missing:
+        raise DataFault(f"there is no {missing[0]} yet; run `scoreline ingest {run.pipeline.name}` first")
+    versions = {table: run.lake.version(table) for table in tables}
     if done is not None:
-        LOG.info("scored before, from version %d of events: the same is read again", done.events_version)
-        return int(done.events_version)
-    return run.lake.version(f"events/{run.pipeline.events[0]}")
+        before = {_dimension(name): number for name, number in (done.dimension_versions or {}).items()}
+        versions |= {_events(run): done.events_version, **before}
+        LOG.info("scored before, from %s: the same is read again", versions)
+    return Pinned(artefact, versions, done is not None)
 
 
-def _staged_features(run: Run, pinned: Pinned, staging: Staging) -> DataFrame:
-    name = run.pipeline.name
-    events = run.lake.read_at(f"events/{run.pipeline.events[0]}", pinned.events_version)
+def _staged(run: Run, pinned: Pinned, staging: Staging) -> Result:
+    name, lake, model = run.pipeline.name, run.lake, pinned.artefact
+    read = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
+    dimensions = {
+        each: with_validity(read[_dimension(each)], run.pipeline.entity_key) for each in run.pipeline.dimensions
+    }
     sql = {kind: read_sql(run.settings.sql(name, kind)) for kind in ("population", "features")}
-    spine = staging.write(population(events, [run.as_of], sql["population"].text), "spine")
-    seen = staging.write(features(events, spine, dimensions(run), sql["features"].text), "features")
-    _refuse_other_rows(spine, seen, "features.sql")
-    _refuse_other_features(feature_names(seen), pinned.artefact)
-    return seen
+    spine = staging.write(population(read[_events(run)], [run.as_of], sql["population"].text), "spine")
+    planned = features(read[_events(run)], spine, dimensions, sql["features"].text)
+    _refuse_other_features(feature_names(planned), model)
+    seen = staging.write(planned, "features")
+    rows = _matched(spine, seen)
+    scored = score_columns(score_frame(seen, model.blob, model.version.features), run, pinned)
+    return Result(seen, staging.write(scored, "scores"), rows)
 
 
-def _staged_scores(run: Run, pinned: Pinned, seen: DataFrame, staging: Staging) -> tuple[DataFrame, list[Measure]]:
+def _judged(run: Run, result: Result) -> list[Measure]:
     context = {"pipeline": run.pipeline.name, "day": run.day.isoformat()}
-    judged = run.gate.check(seen, run.pipeline.features.suite, context)
-    model = pinned.artefact.version
-    scored = score_frame(seen, pinned.artefact.blob, model.features)
-    staged = staging.write(score_columns(scored, run, model, pinned.events_version), "scores")
-    _refuse_other_rows(seen, staged, "the model")
-    judged += run.gate.check(staged, run.pipeline.scores.suite, context)
-    return staged, [count("rows scored", staged.count()), *map(Measure.of, judged)]
+    judged = run.gate.check(result.features, run.pipeline.features.suite, context)
+    _refuse_other_scores(result)
+    judged += run.gate.check(result.scores, run.pipeline.scores.suite, context)
+    return [Measure.of(one) for one in judged]
 
 
-def _commit(run: Run, seen: DataFrame, scored: DataFrame, fence: Fence) -> None:
+def _commit(run: Run, pinned: Pinned, result: Result, fences: tuple[Fence, Fence]) -> None:
     """Replace the date's features, then its scores; the scores are what makes the run's result visible."""
     name, date = run.pipeline.name, run.as_of.date()
-    lake = run.lake
-    table = features_table(name, seen.schema)
-    lake.create(table)
-    dated = seen.withColumn("as_of_date", F.to_date("as_of"))
-    lake.replace(dated, table.name, f"as_of_date = DATE'{date}'", lake.fence(table.name, fence.app_id))
-    _supersede(run, scored)
-    lake.replace(scored, f"scores/{name}", run.partition, fence)
-    LOG.info("scores/%s: %d rows for %s", name, scored.count(), date)
+    table = features_table(name, result.features.schema)
+    run.lake.create(table)
+    if pinned.scored_before:
+        _supersede(run, table, result, fences[1])
+    dated = result.features.withColumn("as_of_date", F.to_date("as_of"))
+    run.lake.replace(dated, table.name, f"as_of_date = DATE'{date}'", fences[0])
+    run.lake.replace(result.scores, f"scores/{name}", run.partition, fences[1])
+    LOG.info("scores/%s: %d rows for %s", name, result.rows, date)
 
 
-def _supersede(run: Run, scored: DataFrame) -> None:
+def _supersede(run: Run, features: Table, result: Result, fence: Fence) -> None:
     """Keep what is about to be replaced by other scores: history is rows."""
     name, lake = run.pipeline.name, run.lake
     before = lake.read(f"scores/{name}").where(run.partition)
-    compared = ["key", "score", "model_digest", "events_version"]
-    if before.isEmpty() or before.select(compared).exceptAll(scored.select(compared)).isEmpty():
+    compared = ["key", "score", "model_version", "model_digest", "events_version"]
+    if before.select(compared).exceptAll(result.scores.select(compared)).isEmpty():
         return
-    table = superseded_table(name)
-    lake.create(table)
-    version = lake.last_transaction(f"scores/{name}", f"{name}/{run.as_of.date()}/{CHAMPION}")
-    replaced = before.withColumn("superseded_at", F.lit(run.clock.now()))
-    lake.append_once(replaced, table.name, f"{name}/{run.as_of.date()}/{CHAMPION}/{version}")
+    seen = lake.read(features.name).where(f"as_of_date = DATE'{run.as_of.date()}'")
+    for table, rows in ((superseded(scores_table(name)), before), (superseded(features), seen)):
+        lake.create(table)
+        replaced = rows.withColumn("superseded_at", F.lit(run.clock.now())).select(*table.names)
+        lake.append_once(replaced, table.name, f"{fence.app_id}/{fence.version - 1}")
 
 
-def _refuse_other_rows(expected: DataFrame, found: DataFrame, maker: str) -> None:
-    """Refuse a frame that does not have each (key, as_of) of another exactly once."""
-    rows, keys = expected.count(), found.select("key", "as_of").distinct()
-    missing = expected.select("key", "as_of").exceptAll(keys)
-    for row in missing.take(1):
-        raise FrameFault(f"{maker} gave no row for key {row.key} at {row.as_of}; give one for each row of the spine")
-    if found.count() != rows:
-        raise FrameFault(f"{maker} gave {found.count()} rows for a spine of {rows}; give one for each row of the spine")
+def _matched(spine: DataFrame, seen: DataFrame) -> int:
+    """Return how many rows both have, if each has the other's (key, as_of), each once, with a key for lookups."""
+    times = [
+        frame.groupBy("key", "as_of").agg(F.count("*").alias("times")).alias(name)
+        for name, frame in (("spine", spine), ("features", seen))
+    ]
+    joined = times[0].join(times[1], F.expr("spine.key <=> features.key AND spine.as_of <=> features.as_of"), "full")
+    fits = f"octet_length(spine.key) BETWEEN 1 AND {LOOKED_UP}"
+    fine = F.expr(f"coalesce({fits}, false) AND spine.times <=> 1L AND features.times <=> 1L")
+    places = (F.coalesce(f"spine.{name}", f"features.{name}") for name in ("key", "as_of"))
+    wrong = F.struct(*places, F.expr("ifnull(spine.times, 0)"), F.expr("ifnull(features.times, 0)"))
+    found = joined.agg(F.count("*"), F.min(F.when(~fine, wrong))).collect()[0]
+    if found[1] is not None:
+        raise FrameFault(_mismatch(*found[1]))
+    return int(found[0])
+
+
+def _mismatch(key: str | None, as_of: datetime, wanted: int, given: int) -> str:
+    if wanted and (key is None or not 1 <= len(key.encode()) <= LOOKED_UP):
+        return f"population.sql gave the key {key!r}; give keys of 1 to {LOOKED_UP} bytes, which can be looked up"
+    if wanted > 1:
+        return f"population.sql gave key {key} {wanted} times at {as_of}; give each key once"
+    return (
+        f"features.sql gave {given} rows for key {key} at {as_of}, where the spine has {wanted}; "
+        "give one row for each row of the spine"
+    )
+
+
+def _refuse_other_scores(result: Result) -> None:
+    """Refuse scores that are not finite, or not as many as there are features: the model gave them row by row."""
+    found = result.scores.agg(
+        F.count("*"), F.min(F.when(F.expr("NOT coalesce(abs(score) < float('Infinity'), false)"), F.col("key")))
+    ).collect()[0]
+    if found[0] != result.rows:
+        raise FrameFault(f"the model gave {found[0]} scores for {result.rows} rows; give one for each")
+    if found[1] is not None:
+        raise FrameFault(f"the model's score of key {found[1]} is not finite; train one that scores every row")
 
 
 def _refuse_other_features(names: tuple[str, ...], artefact: VerifiedArtefact) -> None:

@@ -42,8 +42,11 @@ def delivered_at(file: LandingFile) -> datetime:
     return datetime.combine(file.day + timedelta(days=1), time(), UTC)
 
 
-def staged(rows: DataFrame, source: Source) -> DataFrame:
-    """Return typed rows: identity, declared columns, delivery, `parse_fault` (null if fine) and `raw` (JSON)."""
+def staged(rows: DataFrame, source: Source, key: str) -> DataFrame:
+    """Return typed rows: identity, declared columns, delivery, `parse_fault` (null if fine) and `raw` (JSON).
+
+    A row without the entity key `key` or without a time could never be in a feature: it is at fault.
+    """
     texts = [F.col(name) for name in source.columns]
     raw = rows.withColumn("raw", F.coalesce(F.col(_CORRUPT), F.to_json(F.struct(*texts))))
     typed = raw.select(
@@ -53,9 +56,9 @@ def staged(rows: DataFrame, source: Source) -> DataFrame:
     )  # fmt: skip
     timed = typed.withColumn("arrived_at", _time(source.arrived_at, F.col("delivered_at")))
     if source.kind == "dimension":
-        return _finished(timed.withColumn("valid_from", F.col("arrived_at")), source, ("valid_from",))
+        return _finished(timed.withColumn("valid_from", F.col("arrived_at")), source, ("valid_from",), key)
     happened = timed.withColumn("event_time", _time(source.event_time, F.lit(None).cast("timestamp")))
-    return _finished(_identified(happened, source), source, ("event_id", "event_time", "arrived_at"))
+    return _finished(_identified(happened, source), source, ("event_id", "event_time", "arrived_at"), key)
 
 
 def _identified(rows: DataFrame, source: Source) -> DataFrame:
@@ -69,15 +72,17 @@ def _identified(rows: DataFrame, source: Source) -> DataFrame:
     return numbered.withColumn("event_id", F.sha2(F.concat_ws("\x1f", "file_digest", "raw", "n"), 256))
 
 
-def _finished(rows: DataFrame, source: Source, first: tuple[str, ...]) -> DataFrame:
+def _finished(rows: DataFrame, source: Source, first: tuple[str, ...], key: str) -> DataFrame:
     own = [F.col(f"typed_{name}").alias(name) for name in source.columns if name not in first]
-    return rows.select(*first, *own, *DELIVERY, _faults(source).alias("parse_fault"), "raw")
+    return rows.select(*first, *own, *DELIVERY, _faults(source, key).alias("parse_fault"), "raw")
 
 
-def _faults(source: Source) -> Column:
+def _faults(source: Source, key: str) -> Column:
     said = [F.col(f"fault_{name}") for name in source.columns]
     shape = F.when(F.col(_CORRUPT).isNotNull(), F.lit(f"the row does not have {len(source.columns)} values"))
-    words = [shape, *said]
+    needed = dict.fromkeys(name for name in (key, source.event_time, source.arrived_at, source.event_id) if name)
+    empty = [F.when(F.coalesce(F.trim(name), F.lit("")) == "", F.lit(f"{name}: it is empty")) for name in needed]
+    words = [shape, *said, *empty]
     if source.kind == "events":
         words.append(F.when(F.expr("event_time > arrived_at"), F.lit(f"{source.event_time}: it is after the delivery")))
     text = F.concat_ws("; ", *words)

@@ -18,6 +18,11 @@ class Column:
     type: str
     comment: str
 
+    @property
+    def ddl(self) -> str:
+        """The column in a statement that creates or alters a table."""
+        return f"`{self.name}` {self.type} COMMENT {_quoted(self.comment)}"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -30,9 +35,7 @@ class Table:
 
     def ddl(self, path: str) -> str:
         """Return the statement that creates this table at `path`, if it is not there."""
-        columns = ", ".join(
-            f"`{column.name}` {column.type} COMMENT {_quoted(column.comment)}" for column in self.columns
-        )
+        columns = ", ".join(column.ddl for column in self.columns)
         partitions = f" PARTITIONED BY ({', '.join(self.partitions)})" if self.partitions else ""
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in self.properties.items())
         properties = f" TBLPROPERTIES ({pairs})" if pairs else ""
@@ -60,6 +63,7 @@ _IDENTITY = (
 )
 # Only these have statistics: keys hash badly into ranges, and statistics of raw text would copy it into the log.
 _SKIPPING = {"delta.dataSkippingStatsColumns": "event_time,arrived_at,day,file_digest"}
+_DIMENSION_SKIPPING = {"delta.dataSkippingStatsColumns": "valid_from,day,file_digest"}
 
 
 def events_table(name: str, source: Source) -> Table:
@@ -71,10 +75,14 @@ def events_table(name: str, source: Source) -> Table:
 
 
 def dimension_table(name: str, source: Source) -> Table:
-    """Return the table of a dimension: a row for each change, valid from its delivery until the key's next row."""
+    """Return the table of a dimension: each row as delivered, valid from then until the key's next row.
+
+    Rows that repeat what was known are kept too, or a delivery that comes late, between two others, could not be
+    told from one that was never there.
+    """
     own = tuple(Column(column, kind.upper(), f"as delivered: {column}") for column, kind in source.columns.items())
     since = Column("valid_from", "TIMESTAMP", "when it was delivered; valid until the next row of the key")
-    return Table(f"dimensions/{name}", (since, *own, *_DELIVERY), (), ROW_TRACKING)
+    return Table(f"dimensions/{name}", (since, *own, *_DELIVERY), (), {**ROW_TRACKING, **_DIMENSION_SKIPPING})
 
 
 def quarantine_table(name: str) -> Table:
@@ -102,6 +110,7 @@ _SCORE = (
     Column("model_version", "STRING", "its version"),
     Column("model_digest", "STRING", "SHA-256 of its artefact"),
     Column("events_version", "BIGINT", "version of the events table that was read"),
+    Column("dimension_versions", "MAP<STRING,BIGINT>", "version of each dimension's table that was read"),
     Column("run_id", "STRING", "the run that scored"),
 )
 _BY_DATE = {"delta.dataSkippingStatsColumns": "as_of"}
@@ -123,10 +132,11 @@ def features_table(pipeline: str, schema: StructType) -> Table:
     return Table(f"features/{pipeline}", (*own, date), ("as_of_date",), _BY_DATE)
 
 
-def superseded_table(pipeline: str) -> Table:
-    """Return the table of the scores that a later run of the same date replaced."""
+def superseded(table: Table) -> Table:
+    """Return the append-only table of the rows that a later run replaced in a table of scores or features."""
+    kind, pipeline = table.name.split("/")
     when = Column("superseded_at", "TIMESTAMP", "when the replacement was written")
-    return Table(f"scores_superseded/{pipeline}", (*_SCORE, when), ("as_of_date", "arm"), _BY_DATE)
+    return Table(f"{kind}_superseded/{pipeline}", (*table.columns, when), table.partitions, table.properties)
 
 
 def quality_table(pipeline: str) -> Table:

@@ -1,14 +1,18 @@
 """A place of its own for a test: landing folder, lake, reports; and small deliveries to put into it."""
 
+import shutil
+import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.lake import Lake
+from jobs.registry import ModelVersion
 from jobs.run import Run
+from jobs.score import score
 from jobs.spec import Pipeline, Settings, load_pipeline
 from serving.clock import Clock
 from tests.conftest import ROOT
@@ -45,6 +49,13 @@ class Project:
     def run(self, day: date, run_id: str = "test", name: str = "purchase_propensity") -> Run:
         return Run(self.pipeline(name), day, run_id, self.lake, self.settings, Clock())
 
+    def copied(self, folder: Path) -> "Project":
+        """Return the project with pipelines, suites and SQL of its own, below `folder`, for a test to change."""
+        other = folder / "project"
+        for part in ("dags/pipelines", "expectations/suites", "jobs/sql"):
+            shutil.copytree(self.root / part, other / part, dirs_exist_ok=True)
+        return replace(self, root=other)
+
     def deliver(self, day: date, rows: Iterable[str], name: str = "transactions.csv", header: str = HEADER) -> Path:
         """Put a day's file into the landing folder and return its path."""
         return self.deliver_bytes(day, ("\n".join([header, *rows]) + "\n").encode(), name)
@@ -54,6 +65,18 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return path
+
+
+def scored(project: Project, model: ModelVersion, day: date, run_id: str = "test") -> Run:
+    """Score a day and return its run."""
+    run = project.run(day, run_id)
+    score(run, model.version, model.digest)
+    return run
+
+
+def bits(frame: DataFrame) -> dict[str, bytes]:
+    """Return the 32 bits of each key's score."""
+    return {row.key: struct.pack("<f", row.score) for row in frame.collect()}
 
 
 def purchases(day: date, count: int, first: int = 1) -> list[str]:

@@ -4,16 +4,20 @@ import gzip
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
+import jobs.ingest as ingest_module
 from expectations.errors import ExpectationsFailed
-from jobs.errors import FileFault
+from jobs.errors import Fenced, FileFault
 from jobs.ingest import ingest
+from jobs.lake import Fence, Lake
 from tests.project import HEADER, Project, purchases
 
 DAY = date(1998, 6, 1)
@@ -192,6 +196,53 @@ def test_too_many_bad_rows_fail_the_day_and_change_nothing(settled: Project, fau
             ingest_day(settled, NEXT)
     assert failed.value.report is not None
     assert failed.value.report.is_file()
+
+
+def test_a_kill_between_quarantine_and_events_loses_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.deliver(DAY, [*purchases(DAY, 60), "x,1998-06-01,1,1.00"])
+    real = Lake.append
+
+    def dies(lake: Lake, frame: DataFrame, name: str, fence: Fence) -> None:
+        if name == EVENTS:
+            raise KeyboardInterrupt
+        real(lake, frame, name, fence)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "append", dies)
+        with pytest.raises(KeyboardInterrupt):
+            ingest_day(project)
+    ingest_day(project)
+    assert [project.lake.read(table).count() for table in (EVENTS, QUARANTINE)] == [60, 1]
+
+
+def test_a_file_gets_in_once_though_two_attempts_began_before_either_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A range and one of its days, say: the second attempt ends while the first is about to append."""
+    for day in (DAY, NEXT):
+        project.deliver(day, [*purchases(day, 60), "x,1998-06-01,1,1.00"])
+    real = ingest_module._append
+
+    def overtaken(*given: Any) -> None:
+        monkeypatch.setattr(ingest_module, "_append", real)
+        ingest_day(project, DAY)
+        real(*given)
+
+    monkeypatch.setattr(ingest_module, "_append", overtaken)
+    with pytest.raises(Fenced, match="others ingested meanwhile"):
+        ingest(project.run(NEXT), [DAY, NEXT])
+    ingest(project.run(NEXT), [DAY, NEXT])
+    assert [project.lake.read(table).count() for table in (EVENTS, QUARANTINE)] == [120, 2]
+
+
+def test_days_that_are_ingested_at_the_same_time_all_get_in(project: Project) -> None:
+    days = [DAY + timedelta(days=number) for number in range(3)]
+    for number, day in enumerate(days):
+        project.deliver(day, purchases(day, 5, first=1 + 10 * number))
+    ingest_day(project, days[0])
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda day: ingest_day(project, day), days[1:]))
+    assert project.lake.read(EVENTS).count() == 15
 
 
 def test_the_rest_of_an_interval_may_come_later_as_another_file(project: Project) -> None:

@@ -1,12 +1,14 @@
 """The lake: an append that counts once, a fence that one alone can pass, and rows as they stood."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 
-from jobs.errors import Fenced
+from jobs.errors import DataFault, Fenced
 from jobs.lake import NEVER, Lake
 from jobs.tables import ROW_TRACKING, Column, Table
 from tests.project import Project
@@ -44,6 +46,47 @@ def test_of_two_with_one_fence_the_second_is_told(lake: Lake) -> None:
     with pytest.raises(Fenced, match="a/1998-06-01 committed first"):
         lake.replace(rows(lake, DAY, 2), "t", "day = '1998-06-01'", zombie)
     assert numbers(lake) == [1]
+
+
+def test_a_commit_is_found_behind_many_others(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who commits between the writing and the look at the log does not make it a lost write."""
+    fence, real = lake.fence("t", "a/1"), lake.version
+
+    def after_others(_: Lake, name: str) -> int:
+        for number in range(3):
+            rows(lake, OTHER, number).write.format("delta").mode("append").save(lake.path("t"))
+        return real(name)
+
+    monkeypatch.setattr(Lake, "version", after_others)
+    lake.append(rows(lake, DAY, 9), "t", fence)
+    assert numbers(lake) == [0, 1, 2, 9]
+
+
+def test_writers_at_the_same_instant_are_fenced_not_broken(lake: Lake) -> None:
+    """Both begin before the first commits, where Delta raises its own conflict instead of skipping the second."""
+    fence = lake.fence("t", "a/1")
+
+    def write(number: int) -> str:
+        try:
+            lake.append(rows(lake, DAY, number), "t", fence)
+        except Fenced:
+            return "fenced"
+        return "in"
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = sorted(pool.map(write, (1, 2)))
+    assert ended == ["fenced", "in"]
+    assert len(numbers(lake)) == 1
+
+
+def test_a_new_column_is_added_and_a_new_type_refused(lake: Lake) -> None:
+    lake.append_once(rows(lake, DAY, 1), "t", "job/1")
+    more = Column("more", "DOUBLE", "what came later")
+    lake.create(replace(TABLE, columns=(*TABLE.columns, more)))
+    assert lake.read("t").schema["more"].metadata["comment"] == "what came later"
+    assert [(row.n, row.more) for row in lake.read("t").collect()] == [(1, None)]
+    with pytest.raises(DataFault, match=r"t: column more is DOUBLE in the table and STRING now"):
+        lake.create(replace(TABLE, columns=(*TABLE.columns, replace(more, type="STRING"))))
 
 
 def test_an_older_date_is_no_older_version(lake: Lake) -> None:

@@ -1,0 +1,186 @@
+"""Score: same inputs give the same bits, what fails stays unseen, and who was overtaken shows nothing."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import functions as F
+
+import jobs.score as score_module
+from expectations.errors import ExpectationsFailed
+from jobs.errors import ArtefactRefused, DataFault, Fenced, FrameFault, SqlRefused
+from jobs.ingest import ingest
+from jobs.registry import ModelVersion
+from jobs.run import Run
+from jobs.score import score
+from tests.jobs.conftest import DAY, FIRST
+from tests.project import Project, bits, purchases, scored
+from tests.registered import register_small
+
+SCORES = "scores/purchase_propensity"
+
+
+def test_every_known_customer_has_one_score_and_all_that_explains_it(
+    filled: Project, model: ModelVersion, run: Run
+) -> None:
+    rows = filled.lake.read(SCORES).where(run.partition).collect()
+    known = filled.lake.read("events/transactions").where("event_time < '1998-06-02'").select("customer_id").distinct()
+    assert sorted(row.key for row in rows) == sorted(row.customer_id for row in known.collect())
+    assert {(row.model_version, row.model_digest, row.run_id) for row in rows} == {
+        (model.version, model.digest, "run-7")
+    }
+    assert {row.events_version for row in rows} == {filled.lake.version("events/transactions")}
+
+
+def test_a_rerun_gives_the_same_rows_the_same_bits_and_one_partition(
+    filled: Project, model: ModelVersion, run: Run
+) -> None:
+    """Also when events were delivered late in between: a rerun reads the version that the first run read."""
+    before = bits(filled.lake.read(SCORES).where(run.partition))
+    filled.deliver(DAY, purchases(DAY, 40, first=150), "late.csv")
+    ingest(filled.run(DAY), [DAY])
+    scored(filled, model, DAY, "run-7")
+    partitions = filled.lake.read(SCORES).where(run.partition)
+    assert bits(partitions) == before
+    assert partitions.count() == len(before)
+
+
+def test_what_other_scores_replace_is_kept(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
+    run = scored(filled, model, FIRST)
+    before = bits(filled.lake.read(SCORES).where(run.partition))
+    other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=2)
+    scored(filled, other, FIRST)
+    assert bits(filled.lake.read(SCORES).where(run.partition)) != before
+    kept = filled.lake.read("scores_superseded/purchase_propensity").where(F.col("model_version") == model.version)
+    assert bits(kept) == before
+
+
+def test_a_zombie_commits_nothing(
+    filled: Project, model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that was thought dead comes back after another one scored the date: neither table changes."""
+    other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=4)
+    run = scored(filled, model, FIRST)
+    real = score_module._commit
+
+    def overtaken(*given: Any) -> None:
+        monkeypatch.setattr(score_module, "_commit", real)
+        scored(filled, other, FIRST)
+        real(*given)
+
+    monkeypatch.setattr(score_module, "_commit", overtaken)
+    with pytest.raises(Fenced, match="another attempt took over"):
+        scored(filled, model, FIRST, "zombie")
+    assert {row.model_version for row in filled.lake.read(SCORES).where(run.partition).collect()} == {other.version}
+
+
+def test_fences_hold_for_both_tables(filled: Project, run: Run) -> None:
+    zombie = score_module._fences(run)
+    first = score_module._fences(run)
+    for table, own, lost in zip(("features", "scores"), first, zombie, strict=True):
+        name, where = f"{table}/purchase_propensity", f"as_of_date = DATE'{run.as_of.date()}'"
+        rows = filled.lake.read(name).where(where)
+        filled.lake.replace(rows, name, where, own)
+        with pytest.raises(Fenced):
+            filled.lake.replace(rows.limit(3), name, where, lost)
+        assert filled.lake.read(name).where(where).count() > 3
+
+
+def test_a_model_that_knows_too_much_is_refused(filled: Project, tmp_path: Path) -> None:
+    run = filled.run(DAY)
+    late = register_small(filled.settings.mlflow_uri, tmp_path / "r", training_as_of=run.as_of + timedelta(days=1))
+    with pytest.raises(DataFault, match="knows labels up to 1998-06-03, after the as_of 1998-06-02"):
+        score(run, late.version, late.digest)
+
+
+def test_another_digest_is_refused(filled: Project, model: ModelVersion) -> None:
+    with pytest.raises(ArtefactRefused, match="expects digest 0000"):
+        score(filled.run(DAY), model.version, "0000")
+
+
+def own_sql(project: Project, folder: Path, features: str) -> Project:
+    """Return the project with other features."""
+    other = project.copied(folder)
+    path = other.root / "jobs/sql/purchase_propensity/features.sql"
+    path.write_text(features.replace("{features}", path.read_text()))
+    return other
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("SELECT * FROM ({features}\n) WHERE key <> '00041'", FrameFault, "gave 0 rows for key 00041"),
+        (
+            "SELECT * FROM ({features}\n) UNION ALL SELECT * FROM ({features}\n)",
+            FrameFault,
+            "features.sql gave 2 rows for key",
+        ),
+        ("SELECT * EXCEPT (recency_days) FROM ({features}\n)", DataFault, "gives no recency_days"),
+        ("SELECT *, rand() AS r FROM ({features}\n)", SqlRefused, r"rand\(\) is refused"),
+        (
+            "SELECT * EXCEPT (recency_days), -recency_days AS recency_days FROM ({features}\n)",
+            ExpectationsFailed,
+            "recency_days",
+        ),
+    ],
+)
+def test_bad_features_change_nothing(
+    filled: Project, model: ModelVersion, run: Run, tmp_path: Path, case: tuple[str, type[Exception], str]
+) -> None:
+    features, fault, message = case
+    versions = [filled.lake.version(f"{table}/purchase_propensity") for table in ("scores", "features")]
+    with pytest.raises(fault, match=message):
+        score(own_sql(filled, tmp_path, features).run(DAY), model.version, model.digest)
+    assert [filled.lake.version(f"{table}/purchase_propensity") for table in ("scores", "features")] == versions
+    assert not filled.lake.read(SCORES).where(run.partition).isEmpty()
+
+
+def test_scores_that_fail_their_suite_are_not_visible(
+    filled: Project, model: ModelVersion, run: Run, tmp_path: Path
+) -> None:
+    other = filled.copied(tmp_path)
+    suite = other.root / "expectations/suites/purchase_propensity/scores.yaml"
+    low = "- type: expect_column_values_to_be_between\n  kwargs: {column: score, min_value: 0, max_value: 0.000001}\n"
+    suite.write_text(low)
+    before = filled.lake.version(SCORES)
+    with pytest.raises(ExpectationsFailed, match=r"suite scores.*on score"):
+        score(other.run(DAY), model.version, model.digest)
+    assert filled.lake.version(SCORES) == before
+
+
+def test_a_feature_that_the_model_does_not_know_is_kept_and_changes_no_score(
+    filled: Project, model: ModelVersion, run: Run, tmp_path: Path
+) -> None:
+    before = bits(filled.lake.read(SCORES).where(run.partition))
+    other = own_sql(filled, tmp_path, "SELECT *, length(key) AS key_length FROM ({features}\n)")
+    score(other.run(DAY, "run-7"), model.version, model.digest)
+    assert bits(filled.lake.read(SCORES).where(run.partition)) == before
+    seen = filled.lake.read("features/purchase_propensity")
+    assert {row.key_length for row in seen.where("as_of_date = '1998-06-02'").collect()} == {5}
+    retyped = own_sql(filled, tmp_path, "SELECT *, 'x' AS key_length FROM ({features}\n)")
+    with pytest.raises(DataFault, match="column key_length is INT in the table and STRING now"):
+        score(retyped.run(DAY), model.version, model.digest)
+
+
+@pytest.mark.parametrize(
+    ("population", "message"),
+    [
+        ("SELECT * FROM ({population}\n) UNION ALL SELECT * FROM ({population}\n)", "population.sql gave key 0"),
+        ("SELECT repeat(key, 60) AS key, as_of FROM ({population}\n)", "give keys of 1 to 256 bytes"),
+    ],
+)
+def test_a_population_that_cannot_be_looked_up_is_refused(
+    filled: Project, model: ModelVersion, tmp_path: Path, population: str, message: str
+) -> None:
+    other = filled.copied(tmp_path)
+    path = other.root / "jobs/sql/purchase_propensity/population.sql"
+    path.write_text(population.replace("{population}", path.read_text()))
+    with pytest.raises(FrameFault, match=message):
+        score(other.run(DAY), model.version, model.digest)
+
+
+def test_scoring_before_any_ingest_says_what_to_run(project: Project, tmp_path: Path) -> None:
+    model = register_small(project.settings.mlflow_uri, tmp_path / "report")
+    with pytest.raises(DataFault, match=r"there is no events/transactions yet; run `scoreline ingest"):
+        score(project.run(DAY), model.version, model.digest)
