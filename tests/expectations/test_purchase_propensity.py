@@ -56,7 +56,7 @@ def test_a_quiet_day_without_any_purchase_passes(spark: SparkSession, gate: Gate
 
 
 # Each fault breaks another expectation, so one look at rows that have one each names them all.
-BAD = {
+BAD: dict[str, list[tuple[str, object, str]]] = {
     "absent, or too low": [
         ("customer_id", None, "not_be_null"),
         ("customer_id", "1", "match_regex"),
