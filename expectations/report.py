@@ -28,7 +28,7 @@ def write_report(folder: Path, suite: Suite, result: Any, context: dict[str, str
     """Build the site of one suite result in `folder`, in place of an older one, and return its first page.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written. Faults of Great Expectations' own pages come as they are.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -36,8 +36,9 @@ URL_REMEDY = (
 def job_connection(url: str) -> redis.Redis:
     """Return a blocking client that waits for a Redis which is away for a moment; it connects at first use.
 
-    It tries again for ten seconds. The try that is under way then may add a second's pause, two seconds to connect and
-    five for the answer: a command to a Redis that does not answer fails within 18 s. Refused credentials fail at once.
+    It tries again for ten seconds. The last try may add a second's pause before it, two seconds to connect (to each
+    address of the host) and five for the answer: a command to a Redis that does not answer fails within 18 s. Refused
+    credentials fail at once.
     """
     return redis.Redis.from_url(
         url, socket_timeout=REPLY_SECONDS, socket_connect_timeout=CONNECT_SECONDS, retry=_Patience()
