@@ -1,6 +1,6 @@
 """What the gate refuses, and why.
 
-ExpectationsError              data or a suite are refused; running it again cannot help (exit code 3)
+ExpectationsError              the rows did not pass; running it again cannot help (exit code 3), but for one of them
 ├── SuiteError                 a suite's file is wrong: file, line, field and what to write instead
 │   └── SuiteMissing           there is no such file
 ├── ColumnUnknown              a suite names a column that the rows do not have
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class ExpectationsError(Exception):
-    """Data or a suite are refused. The message says what was wrong, where, and what to do."""
+    """The rows did not pass their gate. The message says what was wrong, where, and what to do."""
 
     exit_code = 3
 

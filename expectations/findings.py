@@ -1,9 +1,11 @@
 """What was found: the results of Great Expectations as records and as sentences."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
+from expectations.errors import CheckBroken
 from expectations.suites import Check, Suite
 
 EXAMPLES = 5
@@ -80,9 +82,40 @@ class Finding:
 
 
 def findings(checks: tuple[Check, ...], results: Any) -> list[Finding]:
-    """Pair each check with its result, in the order of the suite."""
-    by_line = {result.expectation_config.meta["line"]: result for result in results}
-    return [Finding(check, by_line[check.line]) for check in checks]
+    """Pair each check with its result, in the order of the suite.
+
+    Raises:
+        CheckBroken: There is not exactly one result for each check.
+    """
+    by_entry = _by_entry(results)
+    if len(results) != len(checks) or by_entry.keys() != {check.entry for check in checks}:
+        raise CheckBroken(
+            f"Great Expectations gave {len(results)} results for {len(checks)} expectations, not one for each: "
+            "run the task again"
+        )
+    return [Finding(check, by_entry[check.entry]) for check in checks]
+
+
+def with_examples(found: list[Finding], results: Any) -> list[Finding]:
+    """Add the examples of a second look; verdicts and counts stay those of the first, whatever the second saw."""
+    by_entry = _by_entry(results)
+    return [_with_examples(finding, by_entry.get(finding.check.entry)) for finding in found]
+
+
+def _by_entry(results: Any) -> dict[int, Any]:
+    return {result.expectation_config.meta["entry"]: result for result in results}
+
+
+def _with_examples(finding: Finding, second: Any | None) -> Finding:
+    if second is None:
+        return finding
+    result = copy(finding.result)
+    result.result = {**second.result, **_without_examples(finding.result.result)}
+    return replace(finding, result=result)
+
+
+def _without_examples(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if not name.startswith("partial_")}
 
 
 def exceptions(info: Any) -> Iterator[str]:

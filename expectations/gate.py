@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,7 +11,7 @@ from pyspark.sql import DataFrame
 
 from expectations.engine import validate
 from expectations.errors import CheckBroken, ColumnUnknown, ExpectationsFailed
-from expectations.findings import EXAMPLES, Finding, Measured, exceptions, findings
+from expectations.findings import EXAMPLES, Finding, Measured, exceptions, findings, with_examples
 from expectations.report import write_report
 from expectations.suites import Suite, load_suite
 
@@ -22,7 +23,8 @@ class Gate:
 
     Args:
         suites_dir: Folder of the suites; `name` becomes `<suites_dir>/<name>.yaml`.
-        reports_dir: Folder of the reports, `<reports_dir>/<pipeline>/<suite>/<as_of or day>/index.html`.
+        reports_dir: Folder of the reports, `<reports_dir>/<pipeline>/<suite>/<the rest of the context>/index.html`:
+            `shop/sales/1998-06-01` or, for rows of a source, `shop/sales/tills-1998-06-01`.
     """
 
     def __init__(self, suites_dir: Path, reports_dir: Path) -> None:
@@ -36,7 +38,7 @@ class Gate:
             SuiteMissing: There is no such file.
             SuiteError: The file is wrong.
         """
-        return load_suite(self._suites_dir / f"{name}.yaml")
+        return replace(load_suite(self._suites_dir / f"{name}.yaml"), name=name)
 
     def check(self, frame: DataFrame, name: str, context: Mapping[str, str]) -> list[Measured]:
         """Let the rows pass, or raise; expectations of lower severity than critical are measured and logged only.
@@ -46,13 +48,14 @@ class Gate:
         Args:
             frame: The rows.
             name: The suite's name, which is its path under the folder of suites without `.yaml`.
-            context: What the rows are, for messages and the report's place: `pipeline`, and `as_of` or `day`.
+            context: What the rows are, for messages and the report's place: `pipeline`, `as_of` or `day`, and what else
+                tells them apart, such as `source`. Equal contexts share one report.
 
         Raises:
             SuiteMissing, SuiteError: See `suite`.
             ColumnUnknown: The suite names a column that the rows do not have.
             CheckBroken: An expectation could not be evaluated.
-            ExpectationsFailed: A critical expectation does not hold; a report was written.
+            ExpectationsFailed: A critical expectation does not hold; a report was written, or the message says why not.
         """
         suite = self.suite(name)
         _require_columns(frame, suite)
@@ -73,10 +76,10 @@ class Gate:
             self._refuse(suite, found, result, context)
 
     def _refuse(self, suite: Suite, found: list[Finding], result: Any, context: Mapping[str, str]) -> NoReturn:
-        report, where = self._report(suite, result, context)
         fatal = [finding.sentence() for finding in found if finding.is_fatal]
         for sentence in fatal:
-            logger.error("%s: %s; report: %s", _title(suite, context), sentence, where)
+            logger.error("%s: %s", _title(suite, context), sentence)
+        report, where = self._report(suite, result, context)
         raise ExpectationsFailed(
             f"{_title(suite, context)}: {len(fatal)} of {len(found)} expectations failed: {'; '.join(fatal)}; "
             f"report: {where}; correct the data and run the task again, or, if they are right, correct {suite.path}",
@@ -84,17 +87,21 @@ class Gate:
         )
 
     def _report(self, suite: Suite, result: Any, context: Mapping[str, str]) -> tuple[Path | None, str]:
-        moment = context.get("as_of") or context.get("day") or "latest"
-        parts = (context.get("pipeline", ""), suite.name, re.sub(r"[^\w.+-]", "-", moment))
+        folder = self._reports_dir / context.get("pipeline", "") / suite.name / _label(context)
         try:
-            report = write_report(self._reports_dir.joinpath(*parts), suite, result, dict(context))
-        except OSError as error:  # a full disk must not hide what was found
-            return None, f"none, because it could not be written ({error})"
+            report = write_report(folder, suite, result, dict(context))
+        except Exception as error:  # noqa: BLE001  reason: a full disk, a fault of GX's pages: what was found comes first
+            return None, f"none, because it could not be written ({type(error).__name__}: {error})"
         return report, str(report)
 
 
 def _title(suite: Suite, context: Mapping[str, str]) -> str:
     return f"suite {suite.name} ({', '.join(f'{key} {value}' for key, value in context.items())})"
+
+
+def _label(context: Mapping[str, str]) -> str:
+    values = [value for key, value in context.items() if key != "pipeline"]
+    return re.sub(r"[^\w.+-]", "-", "-".join(values)) or "latest"
 
 
 def _require_columns(frame: DataFrame, suite: Suite) -> None:
@@ -120,6 +127,4 @@ def _require_evaluated(suite: Suite, result: Any) -> None:
 def _with_details(frame: DataFrame, found: list[Finding]) -> list[Finding]:
     """Ask again, with examples, for what failed alone: each example is a Spark job."""
     failed = tuple(finding.check for finding in found if not finding.success)
-    detailed = findings(failed, validate(frame, failed, examples=EXAMPLES).results)
-    by_line = {finding.check.line: finding for finding in detailed if finding.result.result}
-    return [by_line.get(finding.check.line, finding) for finding in found]
+    return with_examples(found, validate(frame, failed, examples=EXAMPLES).results)

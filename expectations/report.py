@@ -28,16 +28,17 @@ def write_report(folder: Path, suite: Suite, result: Any, context: dict[str, str
     """Build the site of one suite result in `folder`, in place of an older one, and return its first page.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written. Faults of Great Expectations' own pages come as they are.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     docs = quiet_context({"report": _site(folder)})
-    docs.suites.add(gx_suite(suite.name, suite.checks))
+    name = suite.name.replace("/", ".")  # Great Expectations makes a path of it
+    docs.suites.add(gx_suite(name, suite.checks))
     run = RunIdentifier(run_name=folder.name, run_time=datetime.now(UTC))
-    result.suite_name = suite.name
+    result.suite_name = name
     result.meta |= {"run_id": run, "validation_time": run.run_time, **context}
-    key = ExpectationSuiteIdentifier(name=suite.name)
+    key = ExpectationSuiteIdentifier(name=name)
     docs.validation_results_store.store_validation_results(
         result, ValidationResultIdentifier(key, run, result.batch_id), key
     )

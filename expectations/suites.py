@@ -3,7 +3,8 @@
 import difflib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,17 @@ ROW_CONDITION = "write one such as {type: pass_through, pass_through_filter: amo
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation of a suite, with its place in the file."""
+    """One expectation of a suite, with its place in the file.
+
+    Attributes:
+        line: The line where it starts, for messages; several may share one.
+        entry: Its place in the list, from 0, by which its result is found again.
+    """
 
     expectation: Any  # an Expectation of Great Expectations, which has no types to offer
     kwargs: dict[str, Any]
     line: int
+    entry: int
 
     @property
     def type(self) -> str:
@@ -84,23 +91,24 @@ def load_suite(path: Path) -> Suite:
             f"{path}: there is no such suite: write the file, or correct its name in the pipeline's YAML"
         )
     entries = _parse(path)
-    checks = tuple(_check(_Place(path, entries.lc.item(i)[0] + 1), entry) for i, entry in enumerate(entries))
+    checks = tuple(_check(_Place(path, entries.lc.item(i)[0] + 1, i), entry) for i, entry in enumerate(entries))
     _refuse_twins(path, checks)
     return Suite(path.stem, path, checks)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A line of a file, which words what is wrong there."""
+    """A line of a file and the entry that it belongs to; words what is wrong there."""
 
     path: Path
     line: int
+    entry: int = 0
 
     def error(self, field: str, wrong: str, remedy: str) -> SuiteError:
         return SuiteError(f"{self.path}, line {self.line}, {field}: {wrong}: {remedy}")
 
     def of(self, entries: CommentedMap, field: str) -> "_Place":
-        return _Place(self.path, entries.lc.key(field)[0] + 1 if field in entries else self.line)
+        return replace(self, line=entries.lc.key(field)[0] + 1 if field in entries else self.line)
 
 
 def _parse(path: Path) -> CommentedSeq:
@@ -121,9 +129,8 @@ def _check(place: _Place, entry: object) -> Check:
     if not isinstance(entry, CommentedMap):
         raise place.error("entry", f"{entry!r} is no mapping", "write 'type: expect_...' and 'kwargs: {...}'")
     _require_known(place, entry, FIELDS)
-    kwargs = entry.get("kwargs", CommentedMap())
-    if not isinstance(kwargs, CommentedMap):
-        raise place.of(entry, "kwargs").error("kwargs", f"{kwargs!r} is no mapping", "write 'kwargs: {column: ...}'")
+    kwargs = _mapping(place, entry, "kwargs", "{column: ...}")
+    _mapping(place, entry, "meta", "{owner: ...}")
     expectation = _implementation(place, entry)
     fields = sorted(set(expectation.__fields__) - NOT_KWARGS - set(FIELDS))
     _require_known(place, kwargs, fields)
@@ -132,6 +139,13 @@ def _check(place: _Place, entry: object) -> Check:
     if "min_value" in fields and "threshold" not in fields:
         _require_range(place.of(entry, "kwargs"), _plain(kwargs))
     return _build(place, entry, kwargs, expectation)
+
+
+def _mapping(place: _Place, entry: CommentedMap, field: str, example: str) -> CommentedMap:
+    found = entry.get(field, CommentedMap())
+    if not isinstance(found, CommentedMap):
+        raise place.of(entry, field).error(field, f"{found!r} is no mapping", f"write '{field}: {example}'")
+    return found
 
 
 def _require_known(place: _Place, entries: CommentedMap, known: Iterable[str]) -> None:
@@ -145,8 +159,19 @@ def _require_range(place: _Place, kwargs: dict[str, Any]) -> None:
     low, high = kwargs.get("min_value"), kwargs.get("max_value")
     if low is None and high is None:
         raise place.error("min_value", "there is no bound", "write min_value, max_value or both")
-    if low is not None and high is not None and type(low) is type(high) and low > high:
+    for field, bound in (("min_value", low), ("max_value", high)):
+        if isinstance(bound, float) and isnan(bound):
+            raise place.error(field, "nothing compares with NaN", "write a number, or leave it out")
+    if low is not None and high is not None and _is_above(place, low, high):
         raise place.error("max_value", f"{high} is below min_value {low}", "write max_value >= min_value")
+
+
+def _is_above(place: _Place, low: Any, high: Any) -> bool:
+    try:
+        return bool(low > high)
+    except TypeError as error:
+        wrong = f"{high!r} does not compare with min_value {low!r}"
+        raise place.error("max_value", wrong, "write two numbers, two dates or two texts") from error
 
 
 def _instead(name: str, known: Iterable[str]) -> str:
@@ -166,10 +191,10 @@ def _implementation(place: _Place, entry: CommentedMap) -> Any:
 def _build(place: _Place, entry: CommentedMap, kwargs: CommentedMap, expectation: Any) -> Check:
     plain = _plain(kwargs)
     rest = {field: _plain(entry[field]) for field in FIELDS[2:] if field in entry}
-    # The line finds the entry again among the results, which Great Expectations sorts anew.
-    rest["meta"] = {**(rest.get("meta") or {}), "line": place.line}
+    # By its number an entry is found again among the results, which Great Expectations sorts anew; lines may be shared.
+    rest["meta"] = {**rest.get("meta", {}), "line": place.line, "entry": place.entry}
     try:
-        return Check(expectation(**plain, **rest), plain, place.line)
+        return Check(expectation(**plain, **rest), plain, place.line, place.entry)
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0])
@@ -188,11 +213,11 @@ def _remedy(field: str, message: str) -> str:
 
 
 def _refuse_twins(path: Path, checks: tuple[Check, ...]) -> None:
-    seen: dict[str, int] = {}
+    seen: dict[str, Check] = {}
     for check in checks:
-        twin = seen.setdefault(json.dumps([check.type, check.kwargs], default=str, sort_keys=True), check.line)
-        if twin != check.line:
-            raise _Place(path, check.line).error("entry", f"it repeats line {twin}", "remove one of the two")
+        twin = seen.setdefault(json.dumps([check.type, check.kwargs], default=str, sort_keys=True), check)
+        if twin is not check:
+            raise _Place(path, check.line).error("entry", f"it repeats line {twin.line}", "remove one of the two")
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,14 @@ from granian.constants import Interfaces
 from serving.errors import SettingsError
 from serving.settings import settings
 
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {"_granian": {"level": "INFO"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+}
 STOP_SECONDS = 10  # what a worker may take to finish its requests
 
 
@@ -25,6 +33,7 @@ def main() -> int:
         address=where.host,
         port=where.port,
         workers_kill_timeout=STOP_SECONDS,
+        log_dictconfig=LOGGING,
     )
     server.serve()
     return 0

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field
+
+from serving.head import MOST_KEYS
 
 
 def _encodable(key: str) -> str:
@@ -60,7 +62,8 @@ class Missing(Frozen):
 class Keys(Frozen):
     """The keys of a batch lookup; how many at most is in the pipeline's limits."""
 
-    keys: list[Key]
+    # At the first fault it stops: a body may hold a million of them.
+    keys: Annotated[list[Key], FailFast(), Field(max_length=MOST_KEYS)]
 
 
 class Batch(Frozen):

@@ -39,7 +39,10 @@ def tally(hashes: Hashes, columns: Sequence[Column]) -> Tally:
 
 
 def pack(layout: Layout, token: int, hashes: Hashes, columns: Sequence[Column]) -> bytes:
-    """Return one block of hashes (n,), ascending, and their columns, each (n,) of the layout's type."""
+    """Return one block of hashes (n,), ascending, and their columns, each (n,) of the layout's type.
+
+    Raises `LayoutError` for more keys than a block's header can count.
+    """
     if len(hashes) > MOST_KEYS:
         raise LayoutError(f"a block of {len(hashes)} keys: {MOST_KEYS} is the most; use more buckets")
     header = HEADER.pack(layout.format, len(hashes), token & 0xFFFFFFFF)
@@ -65,7 +68,10 @@ def pack_buckets(
 
 
 def unpack(layout: Layout, token: int, block: bytes) -> tuple[Hashes, list[Column]]:
-    """Return hashes (n,) and columns (n,) of a block, as views of its bytes; the inverse of `pack`."""
+    """Return hashes (n,) and columns (n,) of a block, as views of its bytes; the inverse of `pack`.
+
+    Raises `BlockCorrupt` where the block is not one of generation `token`.
+    """
     count = layout.count(block, token)
     hashes = np.frombuffer(block, np.dtype("<u8"), count, HEADER.size)
     columns, offset = [], HEADER.size + count * HASH_BYTES

@@ -7,7 +7,7 @@ ServingError
 │   └── BlockCorrupt     a block that is not what its writer wrote
 ├── HeadUnreadable       a head record of another format, or damaged
 ├── StoreUnavailable     Redis does not answer
-├── StoreRefused         Redis answers, and refuses the command
+├── StoreRefused         Redis answers, and refuses the user or the command
 │   └── EvictionRefused  Redis may evict blocks under memory pressure
 ├── GenerationLive       the live generation is never removed
 ├── TornGeneration       a block of the generation is missing
@@ -50,7 +50,7 @@ class StoreUnavailable(ServingError):
 
 
 class StoreRefused(ServingError):
-    """Redis answers and refuses the command: out of memory, no permission, read-only."""
+    """Redis answers and refuses the user or the command: wrong password, out of memory, no permission, read-only."""
 
 
 class EvictionRefused(StoreRefused):
@@ -88,7 +88,8 @@ class TooManyKeys(LookupRefused):
 class ServiceError(ServingError):
     """The lookup service answered with a problem document.
 
-    `status` is the HTTP status (0 where nothing answered), `code` the last part of the problem's type.
+    `status` is the HTTP status (0 where nothing answered), `code` the last part of the problem's type; the client's own
+    codes are `http` and `unreadable-answer` (what answered is not the service), `unreachable` and `timeout`.
     """
 
     def __init__(self, status: int, code: str, detail: str) -> None:

@@ -3,14 +3,18 @@
 from functools import lru_cache
 from typing import Annotated, Literal
 
-from pydantic import Field, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import Field, PlainSerializer, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from serving.errors import HeadUnreadable
 from serving.keys import PIPELINE_NAME
-from serving.layout import Layout
+from serving.layout import EXACT, SCORE, Layout
 
-# Readers in other languages hold numbers as doubles, so 64 bits travel as text.
+MOST_KEYS = 10_000  # in one request, whatever a pipeline allows
+# Readers in other languages hold numbers as doubles: 64 bits travel as text, numbers stay below 2^53.
+Token = Annotated[int, Field(ge=1, lt=EXACT)]
+Count = Annotated[int, Field(ge=0, lt=EXACT)]
+Microseconds = Annotated[int, Field(gt=-EXACT, lt=EXACT)]
 Unsigned64 = Annotated[int, Field(ge=0, lt=2**64), PlainSerializer(str, return_type=str)]
 Verdict = Literal["publish", "history only"]
 
@@ -36,7 +40,7 @@ class Fallback:
 class Limits:
     """The most keys in one request, and the most bytes of a key in UTF-8."""
 
-    batch: Annotated[int, Field(ge=1)] = 1000
+    batch: Annotated[int, Field(ge=1, le=MOST_KEYS)] = 1000
     key_bytes: Annotated[int, Field(ge=1)] = 256
 
 
@@ -46,23 +50,31 @@ class Head:
 
     `token` names the generation; `as_of` and `published_at` are microseconds since 1970 UTC; `checksum` is that of
     `blocks.Tally` over all rows; `events_version` is the version of the events table that the scores were made from.
+    The layout has a column `score`.
     """
 
     format: Literal[1] = 1
     pipeline: Annotated[str, Field(pattern=PIPELINE_NAME)]
-    token: Annotated[int, Field(ge=1)]
+    token: Token
     epoch: Annotated[int, Field(ge=1)] = 1
-    as_of: int
+    as_of: Microseconds
     arms: tuple[str, ...] = ("champion",)
     model: Model
-    rows: Annotated[int, Field(ge=0)]
+    rows: Count
     checksum: Unsigned64
     layout: Layout
-    events_version: int
+    events_version: Count
     run_id: str
-    published_at: int
+    published_at: Microseconds
     fallback: Fallback | None = None
     limits: Limits = Limits()
+
+    @field_validator("layout")
+    @classmethod
+    def _has_a_score(cls, layout: Layout) -> Layout:
+        if SCORE not in layout.places:
+            raise ValueError(f"no column {SCORE}")
+        return layout
 
     @property
     def order(self) -> tuple[int, int]:

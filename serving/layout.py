@@ -23,6 +23,8 @@ STRUCTS: dict[ColumnType, struct.Struct] = {
 }
 HEADER = struct.Struct("<HHI")  # format, count of keys, low 32 bits of the token
 HASH_BYTES = 8
+EXACT = 2**53  # below it a double holds every whole number
+SCORE = "score"  # the column that a lookup answers with
 SPARK_SEED = 42  # the seed with which Spark's xxhash64 starts
 
 
@@ -32,8 +34,8 @@ class Layout:
 
     format: Literal[1] = 1
     buckets: Annotated[int, Field(ge=1, lt=2**31)]
-    salt: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    columns: Annotated[tuple[tuple[str, ColumnType], ...], Field(min_length=1)] = (("score", "float32"),)
+    salt: Annotated[int, Field(ge=0, lt=EXACT)] = 0
+    columns: Annotated[tuple[tuple[str, ColumnType], ...], Field(min_length=1)] = ((SCORE, "float32"),)
 
     @classmethod
     def fitting(cls, rows: int, keys_per_block: int, salt: int = 0) -> "Layout":
@@ -44,6 +46,11 @@ class Layout:
     def seed(self) -> int:
         """Spark folds several columns into one hash: that of the first is the seed of the second."""
         return xxhash.xxh64_intdigest(self.salt.to_bytes(8, "little"), SPARK_SEED)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of each column, by its name, in what `find` returns."""
+        return {name: place for place, (name, _) in enumerate(self.columns)}
 
     @cached_property
     def width(self) -> int:
@@ -80,7 +87,10 @@ class Layout:
         return int(count)
 
     def find(self, block: bytes, token: int, hashed: int) -> tuple[Value, ...] | None:
-        """Return the values of one hash, in the order of the columns, or None where the block does not have it."""
+        """Return the values of one hash, in the order of the columns, or None where the block does not have it.
+
+        Raises `BlockCorrupt` where the block is not one of generation `token`.
+        """
         count = self.count(block, token)
         # A cast reads the hashes in place; it takes the byte order of the machine, little-endian wherever we run.
         hashes = memoryview(block)[HEADER.size : HEADER.size + count * HASH_BYTES].cast("Q")

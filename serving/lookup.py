@@ -8,11 +8,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving.answers import Batch, Health, Keys, Missing, ModelVersion, Pipelines, PipelineStatus, Score, Source
 from serving.clock import Clock, instant
-from serving.errors import KeyRefused, LookupRefused, ServingError, UnknownKey
+from serving.errors import KeyRefused, LookupRefused, ServingError, StoreUnavailable, UnknownKey
 from serving.head import Head
+from serving.layout import SCORE
 from serving.metrics import Metrics
-from serving.problems import problem_of
-from serving.reader import Reader, Row
+from serving.problems import log_fault, problem_of
+from serving.reader import Found, Live, Reader
 
 
 class Lookup:
@@ -41,9 +42,9 @@ class Lookup:
         return Batch(pipeline=pipeline, generation=head.token, answers=answers)
 
     async def pipelines(self) -> Pipelines:
-        """What is live, for every pipeline."""
+        """What is live, for every pipeline whose head can be read."""
         now = self.clock.now()
-        return Pipelines(pipelines=[_status(head, now) for head in await self.reader.heads()])
+        return Pipelines(pipelines=[_status(head, now) for head in (await self.reader.heads()).heads])
 
     async def healthz(self) -> Health:
         """The process is up."""
@@ -56,11 +57,17 @@ class Lookup:
 
     async def scrape(self) -> Response:
         """All metrics, as Prometheus text; they are there while Redis is not."""
+        return Response(self.metrics.scrape(await self._live(), self.clock.now()), media_type=CONTENT_TYPE_LATEST)
+
+    async def _live(self) -> Live | None:
+        """Return what is live; None where Redis does not answer, nothing where it refuses to say."""
         try:
-            heads = await self.reader.heads()
-        except ServingError:
-            heads = None
-        return Response(self.metrics.scrape(heads, self.clock.now()), media_type=CONTENT_TYPE_LATEST)
+            return await self.reader.heads()
+        except StoreUnavailable:
+            return None
+        except ServingError as fault:
+            log_fault(fault)
+            return Live([])
 
     async def _answers(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Score | LookupRefused]]:
         head, rows = await self.reader.lookup(pipeline, keys)
@@ -70,13 +77,12 @@ class Lookup:
         return head, answers
 
 
-def _answer(head: Head, key: str, row: Row | None, now: datetime) -> Score | LookupRefused:
+def _answer(head: Head, key: str, found: Found, now: datetime) -> Score | LookupRefused:
     """Return the score of a key by its row in the generation; an unknown key has the fallback, if there is one."""
-    size = len(key.encode())
-    if not 1 <= size <= head.limits.key_bytes:
-        return KeyRefused(f"a key of {size} bytes: send one of 1 to {head.limits.key_bytes} bytes in UTF-8")
-    if row is not None:
-        return _score(head, key, now, ("batch", float(row[0])))
+    if isinstance(found, KeyRefused):
+        return found
+    if found is not None:
+        return _score(head, key, now, ("batch", float(found[head.layout.places[SCORE]])))
     if head.fallback is not None:
         return _score(head, key, now, ("fallback", head.fallback.score))
     return UnknownKey(f"{head.pipeline} has no score for {key!r} in generation {head.token}, and no fallback")

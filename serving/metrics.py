@@ -1,7 +1,7 @@
 """What Prometheus scrapes, and the middleware that counts and times every request."""
 
 from collections import Counter as Tallies
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from time import perf_counter
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.answers import Score
 from serving.clock import instant
 from serving.errors import LookupRefused
-from serving.head import Head
+from serving.reader import Live
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -40,6 +40,9 @@ class Metrics:
             ("pipeline",),
             registry=self._registry,
         )
+        self._unreadable = Gauge(
+            "scoreline_unreadable_heads", "Pipelines whose head record cannot be read.", registry=self._registry
+        )
         self._store_up = Gauge("scoreline_store_up", "1 where Redis answers, else 0.", registry=self._registry)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -55,16 +58,17 @@ class Metrics:
         for source, count in sources.items():
             self._lookups.labels(pipeline, source).inc(count)
 
-    def scrape(self, heads: Sequence[Head] | None, now: datetime) -> bytes:
-        """Return all metrics as Prometheus text; `heads` are those live now, None where Redis does not answer."""
-        self._store_up.set(heads is not None)
+    def scrape(self, live: Live | None, now: datetime) -> bytes:
+        """Return all metrics as Prometheus text; `live` is what is live now, None where Redis does not answer."""
+        self._store_up.set(live is not None)
+        self._unreadable.set(live.unreadable if live else 0)
         self._age.clear()
-        for head in heads or ():
+        for head in live.heads if live else ():
             self._age.labels(head.pipeline).set((now - instant(head.as_of)).total_seconds())
         return generate_latest(self._registry)
 
 
-class Measured:
+class Observed:
     """ASGI middleware: every request is counted and timed under its route's template."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

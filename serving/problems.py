@@ -14,17 +14,31 @@ from serving.errors import (
     KeyRefused,
     LayoutError,
     ServingError,
+    StoreRefused,
     StoreUnavailable,
     TooManyKeys,
     TornGeneration,
     UnknownKey,
     UnknownPipeline,
 )
+from serving.sparing import SparingLog
 
 PREFIX = "urn:scoreline:problem:"
 MEDIA_TYPE = "application/problem+json"
-LOG = logging.getLogger(__name__)
+LOG = SparingLog(logging.getLogger(__name__))
 RETRY_AFTER = {"Retry-After": "1"}
+MOST_FAULTS = 3  # of one request are told
+
+# The service's own words: those of `http.HTTPStatus` change with the version of Python.
+STATUSES: dict[int, tuple[str, str]] = {
+    400: ("bad-request", "Bad request"),
+    404: ("not-found", "No such path"),
+    405: ("method-not-allowed", "Method not allowed"),
+    413: ("request-entity-too-large", "The body is too large"),
+    422: ("invalid-request", "The request is not valid"),
+    500: ("internal", "A fault of the service"),
+    503: ("unavailable", "The scores cannot be read now"),
+}
 
 KINDS: dict[type[ServingError], tuple[int, str, str]] = {
     UnknownPipeline: (404, "unknown-pipeline", "No such pipeline is live"),
@@ -35,12 +49,13 @@ KINDS: dict[type[ServingError], tuple[int, str, str]] = {
     TornGeneration: (503, "torn-generation", "The live generation is not complete"),
     LayoutError: (503, "corrupt-block", "A block of the live generation is damaged"),
     HeadUnreadable: (503, "unreadable-head", "The record of the live generation cannot be read"),
+    StoreRefused: (503, "store-refused", "The store of scores refuses the request"),
     ServingError: (503, "store-refused", "The store of scores refuses the request"),
 }
 # How OpenAPI shows them; Problem is in the document as a part of Batch.
 DOCUMENTED: dict[int | str, dict[str, object]] = {
     status: {
-        "description": HTTPStatus(status).phrase,
+        "description": STATUSES[status][1],
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     for status in (400, 404, 413, 422, 503)
@@ -58,8 +73,13 @@ def _public(status: int, fault: ServingError) -> str:
     """What an operator needs (addresses, settings) goes to the log; callers learn only what they can act on."""
     if status != HTTPStatus.SERVICE_UNAVAILABLE:
         return str(fault)
-    LOG.warning("%s: %s", type(fault).__name__, fault)
+    log_fault(fault)
     return "the scores cannot be read now: try again; the log of the service says why"
+
+
+def log_fault(fault: ServingError) -> None:
+    """Log a fault for an operator, sparingly: in an outage each request has the same one."""
+    LOG.tell(type(fault).__name__, fault)
 
 
 def install_problems(app: FastAPI) -> None:
@@ -81,14 +101,20 @@ def _document(fault: Exception) -> Problem:
         case ServingError():
             return problem_of(fault)
         case RequestValidationError():
-            faults = (f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in fault.errors())
-            return _plain(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "; ".join(faults))
+            return _plain(HTTPStatus.UNPROCESSABLE_ENTITY, _told(fault))
         case HTTPException():
-            status = HTTPStatus(fault.status_code)
-            return _plain(status, status.phrase.lower().replace(" ", "-"), fault.detail)
+            return _plain(fault.status_code, fault.detail)
     # What went wrong is in the log; the caller learns nothing of our insides.
-    return _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "a fault of the service, which its log explains")
+    return _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service, which its log explains")
 
 
-def _plain(status: HTTPStatus, code: str, detail: str) -> Problem:
-    return Problem(type=PREFIX + code, title=status.phrase, status=status, detail=detail)
+def _told(fault: RequestValidationError) -> str:
+    faults = fault.errors()
+    told = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in faults[:MOST_FAULTS]]
+    more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+    return "; ".join(told + more)
+
+
+def _plain(status: int, detail: str) -> Problem:
+    code, title = STATUSES.get(status, (f"http-{status}", "The request is refused"))
+    return Problem(type=PREFIX + code, title=title, status=status, detail=detail)

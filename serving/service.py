@@ -8,7 +8,7 @@ from starlette.convertors import register_url_convertor
 
 from serving.intake import BoundedBody, KeyConvertor, require_utf8
 from serving.lookup import Lookup
-from serving.metrics import Measured
+from serving.metrics import Observed
 from serving.problems import DOCUMENTED, install_problems
 from serving.reader import Reader
 from serving.settings import settings
@@ -28,7 +28,7 @@ def create() -> FastAPI:
 
     app = FastAPI(title="Scoreline", summary="Precomputed scores by key.", version="1", lifespan=lifespan)
     app.add_middleware(BoundedBody, most=MOST_BODY_BYTES)
-    app.add_middleware(Measured, metrics=lookup.metrics)
+    app.add_middleware(Observed, metrics=lookup.metrics)
     install_problems(app)
     _route(app, lookup)
     return app

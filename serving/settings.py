@@ -3,10 +3,11 @@
 from functools import cache
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serving.clock import Clock
+from serving.connection import require_url
 from serving.errors import SettingsError
 
 PREFIX = "SCORELINE_"
@@ -16,12 +17,18 @@ def _clock(value: object) -> object:
     return Clock.parse(value) if isinstance(value, str) else value
 
 
+def _url(value: str) -> str:
+    require_url(value)
+    return value
+
+
 class Settings(BaseSettings):
     """Where Redis is, where the service listens, and what time it is."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    # A value that is wrong may be a password all the same.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
 
-    redis_url: Annotated[str, Field(pattern="^(redis|rediss|unix)://")] = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[str, AfterValidator(_url)] = "redis://127.0.0.1:6379/0"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8700
     clock: Annotated[Clock, NoDecode, BeforeValidator(_clock)] = Clock()
@@ -29,7 +36,10 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """Return the settings of this process, or raise `SettingsError` naming each variable that cannot be used."""
+    """Return the settings of this process, or raise `SettingsError` naming each variable that cannot be used.
+
+    Of a URL of Redis that cannot be used nothing is shown: it may hold a password.
+    """
     try:
         return Settings()
     except ValidationError as faults:

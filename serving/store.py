@@ -25,7 +25,10 @@ return 0
 
 
 class Store:
-    """One Redis, reached at first use; every method may raise `StoreUnavailable` and `StoreRefused`."""
+    """One Redis, reached at first use; every method may raise `StoreUnavailable` and `StoreRefused`.
+
+    `observe` and what reads the head through it, `head` and `remove_generation`, raise `HeadUnreadable` as well.
+    """
 
     def __init__(self, redis_url: str) -> None:
         self.url = redis_url

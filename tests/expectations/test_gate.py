@@ -3,14 +3,17 @@
 import logging
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from expectations.engine import validate
 from expectations.errors import CheckBroken, ColumnUnknown, ExpectationsFailed, SuiteError, SuiteMissing
-from expectations.findings import Measured
+from expectations.findings import Measured, findings
 from expectations.gate import Gate
+from expectations.suites import Check
 
 CONTEXT = {"pipeline": "shop", "as_of": "1998-06-02T00:00:00+00:00"}
 SUITE = """
@@ -80,7 +83,7 @@ def test_failed_rows_are_refused_with_counts_examples_and_a_report(
     assert str(tmp_path / "suites" / "sales.yaml") in message
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert line.startswith("suite sales ")
-    assert told in line
+    assert line.endswith(told.partition("; report")[0])
 
 
 def test_the_report_shows_all_expectations_and_what_broke_them(gate: Gate, spark: SparkSession) -> None:
@@ -118,6 +121,67 @@ def test_a_warning_is_logged_and_measured_but_stops_nothing(
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "warning expect_column_values_to_match_regex(regex=^[0-9]+$) on id: 1 of 2 rows, such as x1" in line
     assert not (tmp_path / "reports").exists()
+
+
+ONE_LINE = """
+[{"type": "expect_column_values_to_be_null", "kwargs": {"column": "id"}},
+{"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 1}}]
+"""
+
+
+def test_expectations_that_share_a_line_are_each_judged(gate: Gate, spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "suites" / "flow.yaml").write_text(ONE_LINE.replace("\n", " "))
+    with pytest.raises(ExpectationsFailed, match=r"1 of 2 expectations failed: .* on id: 1 of 1 rows, such as 1;"):
+        gate.check(sales(spark, [1.0]), "flow", CONTEXT)
+
+
+def test_results_that_are_not_one_for_each_check_are_no_verdict(gate: Gate, spark: SparkSession) -> None:
+    checks = gate.suite("sales").checks
+    results = validate(sales(spark, [1.0]), checks[1:], examples=0).results
+    with pytest.raises(CheckBroken, match="gave 3 results for 4 expectations"):
+        findings(checks, results)
+
+
+def test_rows_that_look_good_at_a_second_look_are_refused_by_the_first(
+    gate: Gate, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changing(frame: DataFrame, checks: tuple[Check, ...], examples: int) -> Any:
+        return validate(sales(spark, [1.0, 1.0]) if examples else frame, checks, examples)
+
+    monkeypatch.setattr("expectations.gate.validate", changing)
+    with pytest.raises(ExpectationsFailed, match=r"on amount: 2 of 2 rows; report:") as caught:
+        gate.check(sales(spark, [-1.0, -2.0]), "sales", CONTEXT)
+    assert caught.value.report is not None
+    (page,) = (caught.value.report.parent / "validations").rglob("*.html")
+    assert page.read_text().count("fas fa-times text-danger") == 2  # the suite, and the one expectation
+
+
+def test_each_suite_and_source_has_a_report_of_its_own(gate: Gate, spark: SparkSession, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "suites" / folder).mkdir()
+        (tmp_path / "suites" / folder / "x.yaml").write_text(SUITE.lstrip("\n"))
+    tills = {"pipeline": "shop", "source": "tills", "day": "1998-06-01"}
+    cases = [("a/x", CONTEXT), ("b/x", CONTEXT), ("sales", tills), ("sales", {**tills, "source": "web"})]
+    reports = []
+    for name, context in cases:
+        with pytest.raises(ExpectationsFailed, match=f"suite {name} ") as caught:
+            gate.check(sales(spark, [-1.0]), name, context)
+        reports.append(caught.value.report)
+    assert len({*reports}) == len(cases)
+    assert all(report is not None and report.is_file() for report in reports)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("no template"), OSError("disk full")], ids=["renderer", "disk"])
+def test_what_failed_is_told_before_a_report_is_tried(
+    gate: Gate, spark: SparkSession, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def broken(*_: object) -> None:
+        assert "1 of 1 rows, such as -1.0" in caplog.text
+        raise fault
+
+    monkeypatch.setattr("expectations.gate.write_report", broken)
+    with pytest.raises(ExpectationsFailed, match=f"report: none, because .*{fault}"):
+        gate.check(sales(spark, [-1.0]), "sales", CONTEXT)
 
 
 def test_a_report_that_cannot_be_written_hides_nothing(gate: Gate, spark: SparkSession, tmp_path: Path) -> None:
@@ -160,8 +224,12 @@ def test_a_check_prints_nothing(gate: Gate, spark: SparkSession, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
-def test_good_rows_take_few_spark_jobs(gate: Gate, spark: SparkSession) -> None:
+def test_good_rows_take_few_spark_jobs_however_many_the_expectations(
+    gate: Gate, spark: SparkSession, tmp_path: Path
+) -> None:
+    bounds = "- {{type: expect_column_values_to_be_between, kwargs: {{column: amount, max_value: {}}}}}\n"
+    (tmp_path / "suites" / "long.yaml").write_text(SUITE + "".join(bounds.format(n) for n in range(100, 130)))
     frame = sales(spark, [1.0] * 100)
     spark.sparkContext.setJobGroup("good rows", "")
-    gate.check(frame, "sales", CONTEXT)
-    assert len(spark.sparkContext.statusTracker().getJobIdsForGroup("good rows")) <= 8
+    assert len(gate.check(frame, "long", CONTEXT)) == 34
+    assert 1 <= len(spark.sparkContext.statusTracker().getJobIdsForGroup("good rows")) <= 8

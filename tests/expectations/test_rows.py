@@ -72,7 +72,7 @@ def is_of(check: Check, fault: str) -> bool:
     return fault.startswith(f"{check.columns[0]}=") and fault.endswith(f" breaks {check.type}({check.expected})")
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=40, max_size=80))
 def test_as_many_rows_are_at_fault_as_gx_counts(spark: SparkSession, tmp_path: Path, rows: list[tuple[object]]) -> None:
     suite = suite_of(tmp_path, SUITE)

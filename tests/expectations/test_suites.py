@@ -34,7 +34,8 @@ def test_a_suite_keeps_the_order_the_lines_and_the_words_of_its_file(tmp_path: P
     assert [check.columns for check in suite.checks] == [("amount",), ("tenure", "recency"), ()]
     assert [check.expected for check in suite.checks] == ["min_value=0, mostly=0.95", "or_equal=true", "min_value=1"]
     assert [check.severity for check in suite.checks] == ["warning", "critical", "critical"]
-    assert suite.checks[0].expectation.meta == {"owner": "shop", "line": 1}
+    assert suite.checks[0].expectation.meta == {"owner": "shop", "line": 1, "entry": 0}
+    assert [check.entry for check in suite.checks] == [0, 1, 2]
 
 
 def test_a_missing_suite_is_an_error_that_names_the_file(tmp_path: Path) -> None:
@@ -43,6 +44,7 @@ def test_a_missing_suite_is_an_error_that_names_the_file(tmp_path: Path) -> None
 
 
 NULL = "- type: expect_column_values_to_not_be_null\n  kwargs: {column: a}\n"
+FLOW = "{type: expect_column_values_to_not_be_null, kwargs: {column: a}}"
 BETWEEN = "- type: expect_column_values_to_be_between\n"
 
 
@@ -70,12 +72,23 @@ BETWEEN = "- type: expect_column_values_to_be_between\n"
             "max_value",
             "write max_value >= min_value",
         ),
+        (
+            BETWEEN + "  kwargs: {column: a, min_value: 1, max_value: 0.5}\n",
+            2,
+            "max_value",
+            "0.5 is below min_value 1: write max_value >= min_value",
+        ),
+        (BETWEEN + "  kwargs: {column: a, min_value: 1, max_value: '2'}\n", 2, "max_value", "write two numbers"),
+        (BETWEEN + "  kwargs: {column: a, min_value: .nan}\n", 2, "min_value", "nothing compares with NaN"),
+        (BETWEEN + "  kwargs: {column: a, min_value: 0, max_value: .NaN}\n", 2, "max_value", "write a number"),
+        (NULL + "  meta: text\n", 3, "meta", "write 'meta: {owner: ...}'"),
         (BETWEEN + "  kwargs: {column: a}\n", 2, "min_value", "write min_value, max_value or both"),
         (NULL[:-2] + ", row_condition: a > 0}\n", 2, "row_condition", "{type: pass_through, "),
         (NULL[:-2] + ", row_condition: {typ: or}}\n", 2, "row_condition", "{type: pass_through, "),
         (BETWEEN + "  kwargs: [a]\n", 2, "kwargs", "write 'kwargs: {column: ...}'"),
         (NULL + "  severity: bad\n", 3, "severity", "critical"),
         (NULL + NULL, 3, "entry", "it repeats line 1: remove one of the two"),
+        (f"[{FLOW}, {FLOW}]", 1, "entry", "it repeats line 1: remove one of the two"),
         ("- type: [\n", 2, "syntax", "write valid YAML"),
         ("- type: a\n  type: b\n", 2, "syntax", "duplicate key"),
     ],

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import settings
@@ -32,11 +33,12 @@ def redis_at(port: int, folder: Path, *options: str) -> Iterator[subprocess.Pope
 
 
 @contextmanager
-def service_at(redis_url: str, clock: str) -> Iterator[str]:
+def service_at(redis_url: str, clock: str, stderr: IO[bytes] | None = None) -> Iterator[str]:
     """Run the lookup service on a free port until the block ends; gives its URL."""
     port = free_port()
     environment = {"SCORELINE_REDIS_URL": redis_url, "SCORELINE_PORT": str(port), "SCORELINE_CLOCK": clock}
-    process = subprocess.Popen([sys.executable, "-m", "serving"], cwd=ROOT, env={**os.environ, **environment})
+    command = [sys.executable, "-m", "serving"]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stderr=stderr)
     try:
         await_port(port)
         yield f"http://127.0.0.1:{port}"

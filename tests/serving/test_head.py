@@ -1,5 +1,6 @@
 """Head records survive the wire, and their order decides what is live."""
 
+import json
 from dataclasses import replace
 from functools import reduce
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from serving.errors import HeadUnreadable
 from serving.head import Fallback, Head, Limits, decide, parse_head
+from serving.layout import Layout
 from tests.serving.publishing import head_for
 
 BASE = head_for("p", 1, {"a": 0.5})
@@ -17,8 +19,8 @@ HEADS = st.builds(
     lambda as_of, token, checksum, fallback: replace(
         BASE, as_of=as_of, token=token, checksum=checksum, fallback=fallback, limits=Limits(10, 20)
     ),
-    st.integers(-(2**53), 2**53),
-    st.integers(1, 2**62),
+    st.integers(1 - 2**53, 2**53 - 1),
+    st.integers(1, 2**53 - 1),
     st.integers(0, 2**64 - 1),
     st.none() | st.builds(Fallback, st.just("constant"), st.floats(0, 1)),
 )
@@ -63,6 +65,19 @@ def test_as_of_decides_then_the_token(as_of: int, token: int, verdict: str) -> N
 def test_a_record_of_another_format_is_refused(raw: bytes) -> None:
     with pytest.raises(HeadUnreadable, match="upgrade"):
         parse_head(raw)
+
+
+@pytest.mark.parametrize("field", ["token", "rows", "as_of", "published_at", "events_version"])
+def test_a_number_that_a_double_cannot_hold_is_refused(field: str) -> None:
+    record = json.loads(BASE.to_json())
+    assert getattr(parse_head(json.dumps({**record, field: 2**53 - 1}).encode()), field) == 2**53 - 1
+    with pytest.raises(HeadUnreadable, match=field):
+        parse_head(json.dumps({**record, field: 2**53}).encode())
+
+
+def test_a_generation_without_a_score_is_refused() -> None:
+    with pytest.raises(ValidationError, match="no column score"):
+        replace(BASE, layout=Layout(buckets=1, columns=(("rank", "int32"),)))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a{b", "a}b", "a:b", "ü", "../x"])

@@ -10,9 +10,10 @@ from typing import TypeVar
 import pytest
 import redis
 
-from serving.errors import StoreUnavailable, TooManyKeys, TornGeneration, UnknownPipeline
+from serving.errors import KeyRefused, StoreUnavailable, TooManyKeys, TornGeneration, UnknownPipeline
+from serving.head import Head
 from serving.keys import block_key
-from serving.reader import Reader
+from serving.reader import Found, Reader
 from serving.store import Store
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
@@ -78,6 +79,66 @@ def test_a_missing_block_is_torn_once_the_head_says_so_again(store: Store, redis
         read(redis_url, lambda reader: reader.lookup("torn", ["a"]))
 
 
+class Overtaken(Reader):
+    """Between the reading of a head and that of its blocks something happens."""
+
+    def __init__(self, redis_url: str, between: Callable[[Head], None]) -> None:
+        super().__init__(redis_url)
+        self.between = between
+        self.seen: list[int] = []
+
+    async def head(self, pipeline: str) -> Head:
+        head = await super().head(pipeline)
+        self.seen.append(head.token)
+        await asyncio.to_thread(self.between, head)
+        return head
+
+
+def test_a_generation_that_goes_in_between_is_answered_from_the_next(store: Store, redis_url: str) -> None:
+    publish(store, "overtaken", 1, {"a": 0.5})
+
+    def publish_next(head: Head) -> None:
+        if head.token == 1:
+            publish(store, "overtaken", 2, {"a": 0.75})
+            store.remove_generation("overtaken", 1, range(head.layout.buckets))
+
+    assert look_up(Overtaken(redis_url, publish_next), "overtaken") == (2, [(0.75,)], [1, 2])
+
+
+def test_a_generation_that_stays_torn_is_resolved_twice_and_no_more(store: Store, redis_url: str) -> None:
+    publish(store, "gone", 1, {"a": 0.5})
+    reader = Overtaken(redis_url, lambda head: None)
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.delete(block_key("gone", 1, 0))
+    with pytest.raises(TornGeneration):
+        look_up(reader, "gone")
+    assert reader.seen == [1, 1]
+
+
+def look_up(reader: Overtaken, pipeline: str) -> tuple[int, list[Found], list[int]]:
+    async def session() -> tuple[int, list[Found], list[int]]:
+        try:
+            head, rows = await reader.lookup(pipeline, ["a"])
+        finally:
+            await reader.close()
+        return head.token, rows, reader.seen
+
+    return asyncio.run(session())
+
+
+def test_a_key_of_a_refused_size_is_refused_before_anything_is_read(store: Store, redis_url: str) -> None:
+    publish(store, "sizes", 1, {"a": 0.5})
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.delete(block_key("sizes", 1, 0))
+    _, found = read(redis_url, lambda reader: reader.lookup("sizes", ["", "x" * 257, "é" * 129]))
+    assert [str(refused).partition(":")[0] for refused in found] == [
+        "a key of 0 bytes",
+        "a key of 257 bytes",
+        "a key of 258 bytes",
+    ]
+    assert all(isinstance(refused, KeyRefused) for refused in found)
+
+
 @pytest.mark.parametrize("name", ["never-published", "a:b", "a{b}", "", "x" * 500])
 def test_an_unknown_pipeline_is_refused(redis_url: str, name: str) -> None:
     with pytest.raises(UnknownPipeline, match="/v1/pipelines"):
@@ -94,7 +155,8 @@ def test_more_keys_than_the_limit_are_refused(store: Store, redis_url: str) -> N
 def test_heads_are_those_of_registered_pipelines_with_something_live(store: Store, redis_url: str) -> None:
     store.register("registered-only")
     one, other = publish(store, "heads-b", 1, {"a": 0.5}), publish(store, "heads-a", 9, {})
-    heads = [head for head in read(redis_url, Reader.heads) if head.pipeline.startswith(("heads", "registered"))]
+    live = read(redis_url, Reader.heads)
+    heads = [head for head in live.heads if head.pipeline.startswith(("heads", "registered"))]
     assert heads == [other, one]
 
 

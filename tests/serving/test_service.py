@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.answers import Missing, ModelVersion, Score
+from serving.blocks import pack
 from serving.client import Client
-from serving.errors import ServiceError, ServiceUnreachable
+from serving.errors import ServiceError
+from serving.layout import Layout
 from serving.store import Store
 from tests.conftest import ROOT, free_port, stop
 from tests.serving.conftest import redis_at, service_at
-from tests.serving.publishing import publish
+from tests.serving.publishing import head_for, publish
 
 HARD_KEYS = [
     "0042",
@@ -71,6 +74,15 @@ def test_an_answer_says_where_it_comes_from(store: Store, client: Client) -> Non
     answer = client.score("fields", "a")
     expected = ("a", 0.5, datetime(1998, 6, 2, tzinfo=UTC), "batch", 5, ModelVersion(name="propensity", version="7"))
     assert (answer.key, answer.score, answer.as_of, answer.source, answer.generation, answer.model) == expected
+
+
+def test_the_score_is_the_column_of_that_name(store: Store, client: Client) -> None:
+    layout = Layout(buckets=1, columns=(("rank", "int32"), ("score", "float32")))
+    head = replace(head_for("named", 1, {"a": 0.5}), layout=layout)
+    columns = [np.array([7], np.int32), np.array([0.5], np.float32)]
+    store.write_blocks("named", 1, [(0, pack(layout, 1, np.array([layout.hash_of("a")], np.uint64), columns))])
+    assert store.swap(None, head)
+    assert client.score("named", "a").score == 0.5
 
 
 def test_as_of_is_written_in_utc(store: Store, service_url: str) -> None:
@@ -221,14 +233,6 @@ def assert_unavailable(url: str) -> None:
     assert time.monotonic() - started < 10
     assert httpx.get(f"{url}/healthz").status_code == 200
     assert "scoreline_store_up 0.0" in httpx.get(f"{url}/metrics").text
-
-
-def test_a_client_without_a_service_says_so() -> None:
-    with (
-        Client(f"http://127.0.0.1:{free_port()}") as nobody,
-        pytest.raises(ServiceUnreachable, match="no lookup service"),
-    ):
-        nobody.score("p", "a")
 
 
 def test_settings_that_cannot_be_used_end_it_with_one_line() -> None:

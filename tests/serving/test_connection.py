@@ -1,0 +1,122 @@
+"""How Redis is reached: which URLs are taken, how long a job waits, and what refused credentials are called."""
+
+import asyncio
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from serving.connection import address
+from serving.errors import SettingsError, StoreRefused, StoreUnavailable
+from serving.reader import Reader
+from serving.settings import Settings, settings
+from serving.store import Store
+from tests.conftest import free_port
+from tests.serving.conftest import redis_at
+
+BAD = [
+    "http://host:6379/0",
+    "redis://host:abc/0",
+    "redis://host:99999/0",
+    "redis://host/0?db=x",
+    "redis://host?bogus=1",
+    "redis://host/foo",
+    "redis://host/1/2",
+    "redis://:hid/den@host:6379/0",
+    "redis://:12/hidden@host:6379/0",
+    "redis://:12?hidden@host:6379/0",
+    "redis://:12#hidden@host:6379/0",
+    "redis:///0",
+    "unix://hidden",
+]
+
+
+@pytest.mark.parametrize("url", BAD)
+def test_a_wrong_url_is_refused_by_the_name_of_its_variable_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("SCORELINE_REDIS_URL", url)
+    with pytest.raises(SettingsError, match=r"^SCORELINE_REDIS_URL: .*write redis://user:password@host") as refused:
+        settings.__wrapped__()
+    told = "".join(traceback.format_exception(refused.value))
+    assert url not in told
+    assert "hid" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://host", "host"),
+        ("redis://user:a%2Fb%23@host:6380/3", "host:6380"),
+        ("rediss://:secret@host:6380/0?ssl_cert_reqs=none", "host:6380"),
+        ("redis://[::1]:6379/0", "[::1]:6379"),
+        ("unix:///run/redis.sock?db=1", "/run/redis.sock"),
+        ("unix://user:secret@/run/redis.sock", "/run/redis.sock"),
+    ],
+)
+def test_a_good_url_is_taken_and_its_address_shows_no_credentials(url: str, shown: str) -> None:
+    assert address(Settings(redis_url=url).redis_url) == shown
+
+
+def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
+    async def ping() -> None:
+        await Reader(f"unix://{tmp_path}/redis.sock").ping()
+
+    with pytest.raises(StoreUnavailable, match=rf"Redis at {tmp_path}/redis\.sock does not answer"):
+        asyncio.run(ping())
+
+
+def ask_as_job(url: str) -> None:
+    with Store(url) as store:
+        store.head("any")
+
+
+def ask_as_service(url: str) -> None:
+    async def ask() -> None:
+        reader = Reader(url)
+        try:
+            await reader.ping()
+        finally:
+            await reader.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("ask", [ask_as_job, ask_as_service])
+@pytest.mark.parametrize("user", ["reader:wrong@", ""], ids=["wrong password", "no password"])
+def test_refused_credentials_are_told_at_once(
+    servers: ExitStack, tmp_path: Path, ask: Callable[[str], None], user: str
+) -> None:
+    port = free_port()
+    acl = ("--user", *["reader", "on", ">secret", "~*", "+@all"], "--user", *["default", "off"])
+    servers.enter_context(redis_at(port, tmp_path, *acl))
+    started = time.monotonic()
+    with pytest.raises(StoreRefused, match=r"refuses this user: correct the credentials in SCORELINE_REDIS_URL"):
+        ask(f"redis://{user}127.0.0.1:{port}/0")
+    assert time.monotonic() - started < 5
+
+
+def test_a_job_gives_up_on_a_redis_that_hangs_within_the_documented_bound(servers: ExitStack, tmp_path: Path) -> None:
+    port = free_port()
+    hanging = servers.enter_context(redis_at(port, tmp_path))
+    stores = [servers.enter_context(Store(f"redis://127.0.0.1:{port}/0")) for _ in range(2)]
+    assert stores[0].head("any") is None  # so that one is connected, and the other is not
+    hanging.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor() as pool:
+            waited = list(pool.map(seconds_until_given_up, stores))
+    finally:
+        hanging.send_signal(signal.SIGCONT)
+    assert all(9 < seconds < 18 for seconds in waited), waited
+
+
+def seconds_until_given_up(store: Store) -> float:
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        store.head("any")
+    return time.monotonic() - started

@@ -1,0 +1,131 @@
+"""What a caller learns when the store is damaged, and what stays readable beside the damage."""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+from fastapi.exceptions import RequestValidationError
+
+from serving.head import Head
+from serving.keys import PIPELINES, block_key, head_key
+from serving.problems import _document
+from serving.reader import Reader
+from serving.service import create
+from serving.store import Store
+from tests.conftest import free_port
+from tests.serving.conftest import redis_at, service_at
+from tests.serving.publishing import publish
+
+INSIDES = re.compile(r"127\.0\.0\.1|localhost|site-packages|\.py|Traceback|scoreline:\{|secret")
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+def block(head: Head) -> str:
+    return block_key(head.pipeline, head.token, 0)
+
+
+def a_head_of_another_type(raw: "redis.Redis", head: Head) -> None:
+    raw.delete(head_key(head.pipeline))
+    raw.hset(head_key(head.pipeline), "token", "1")
+
+
+DAMAGES: dict[str, Callable[["redis.Redis", Head], object]] = {
+    "torn-generation": lambda raw, head: raw.delete(block(head)),
+    "corrupt-block": lambda raw, head: raw.set(block(head), b"secret junk"),
+    "unreadable-head": lambda raw, head: raw.set(head_key(head.pipeline), b'{"secret": '),
+    "store-refused": a_head_of_another_type,
+}
+
+
+@pytest.mark.parametrize("code", DAMAGES)
+def test_a_damaged_store_is_a_problem_to_retry_that_shows_no_insides(
+    store: Store, service_url: str, raw: "redis.Redis", code: str
+) -> None:
+    DAMAGES[code](raw, publish(store, code, 1, {"a": 0.5}))
+    answers = [
+        httpx.get(f"{service_url}/v1/scores/{code}/a"),
+        httpx.post(f"{service_url}/v1/scores/{code}", content=b'{"keys": ["a"]}', headers=JSON),
+    ]
+    raw.delete(head_key(code))
+    for answer in answers:
+        told = (answer.status_code, answer.json()["type"], answer.headers["Retry-After"])
+        assert told == (503, f"urn:scoreline:problem:{code}", "1")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert not INSIDES.search(answer.text)
+
+
+def test_a_fault_of_our_own_shows_no_insides(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("secret of serving/reader.py at 127.0.0.1")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(create(), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.get("/v1/scores/p/a")
+
+    monkeypatch.setattr(Reader, "lookup", broken)
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["type"]) == (500, "urn:scoreline:problem:internal")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert not INSIDES.search(answer.text)
+
+
+@pytest.mark.parametrize("keys", [b"1," * 1_000_000 + b"1", b'"a",' * 400_000 + b'"a"'], ids=["numbers", "keys"])
+def test_a_body_full_of_faults_is_refused_in_few_words(service_url: str, keys: bytes) -> None:
+    answer = httpx.post(f"{service_url}/v1/scores/any", content=b'{"keys": [' + keys + b"]}", headers=JSON)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:scoreline:problem:invalid-request")
+    assert len(answer.content) < 500
+
+
+def test_of_many_faults_a_few_are_told() -> None:
+    fault = RequestValidationError([{"loc": ("body", number), "msg": "wrong"} for number in range(10)])
+    assert _document(fault).detail == "body.0: wrong; body.1: wrong; body.2: wrong; and 7 more"
+
+
+def test_an_unreadable_head_hides_no_other(servers: ExitStack, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    servers.enter_context(redis_at(port, tmp_path))
+    service = servers.enter_context(service_at(url, "real"))
+    with Store(url) as store, redis.Redis.from_url(url) as raw:
+        publish(store, "good", 1, {"a": 0.5})
+        raw.set(head_key("junk"), b"junk")
+        raw.hset(head_key("typed"), "a", "b")
+        raw.sadd(PIPELINES, "junk", "typed", "registered", b"\xff")
+    assert [each["pipeline"] for each in httpx.get(f"{service}/v1/pipelines").json()["pipelines"]] == ["good"]
+    metrics = httpx.get(f"{service}/metrics").text
+    assert "scoreline_unreadable_heads 2.0" in metrics
+    assert "scoreline_store_up 1.0" in metrics
+    assert 'scoreline_generation_age_seconds{pipeline="good"}' in metrics
+
+
+def test_a_redis_that_refuses_the_user_is_up(servers: ExitStack, tmp_path: Path) -> None:
+    port = free_port()
+    servers.enter_context(redis_at(port, tmp_path, "--requirepass", "secret"))
+    service = servers.enter_context(service_at(f"redis://:wrong@127.0.0.1:{port}/0", "real"))
+    refused = httpx.get(f"{service}/readyz")
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:scoreline:problem:store-refused")
+    assert "scoreline_store_up 1.0" in httpx.get(f"{service}/metrics").text
+
+
+def test_an_outage_is_logged_once_in_a_while_with_time_and_level(servers: ExitStack, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        service = servers.enter_context(service_at(f"redis://127.0.0.1:{free_port()}/0", "real", stderr))
+        assert [httpx.get(f"{service}/v1/scores/p/a").status_code for _ in range(5)] == [503] * 5
+    lines = [line for line in log.read_text().splitlines() if "StoreUnavailable" in line]
+    assert len(lines) <= 2  # a slow machine may need more than one interval
+    assert re.match(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ WARNING serving\.problems: StoreUnavailable: Redis at", lines[0]
+    )
