@@ -64,6 +64,7 @@ Without the pool, Airflow never schedules the Spark tasks: they wait, and no err
 | ingest, score, publish | they stay scheduled: the pool `spark` is missing or full | see *What Airflow must have* |
 | ingest, score | the data broke an expectation; nothing of it is visible, what was live still is \
 | open the report that the message names, mend the data, clear the task |
+| score | the champion knows labels from after that day | train one with an earlier `--as-of`, or run a later day |
 | resolve_model, publish | MLflow or Redis is away | Airflow tries again by itself, {patience} times |
 
 JobRefused, LandingMissing and RunRefused are about the data or the run itself: Airflow does not retry these.
