@@ -50,7 +50,7 @@ elsewhere:
 
 ```
 airflow pools set spark 1 "Spark jobs at a time"
-airflow connections add spark_default --conn-type spark --conn-host local[2]
+airflow connections add spark_default --conn-type spark --conn-host 'local[2]'
 ```
 
 Without the pool, Airflow never schedules the Spark tasks: they wait, and no error is shown.

@@ -136,6 +136,22 @@ def test_the_demo_has_its_own_time_and_mends_its_record(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_the_demo_s_time_wins_over_the_shell_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Settings] = []
+
+    def noted(_: object, settings: Settings) -> NoReturn:
+        asked.append(settings)
+        interrupted()
+
+    monkeypatch.setattr(lifecycle, "up", noted)
+
+    with pytest.raises(KeyboardInterrupt):
+        demo.run(Console(quiet=True), Settings(clock="real", spark_slots=2))
+
+    assert (asked[0].clock, asked[0].spark_slots) == (demo.clock(), 2)
+
+
+@pytest.mark.usefixtures("folder")
 def test_an_interrupted_demo_stops_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "services_table", interrupted)
 
