@@ -125,3 +125,11 @@ def test_a_day_before_the_schedule_has_all_tasks(dag: DAG) -> None:
     with create_session() as session:
         tasks = created.get_task_instances(session=session)
     assert {task.task_id for task in tasks} == set(dag.task_ids)
+
+
+def test_a_day_after_the_end_has_none_as_the_page_says(dag: DAG) -> None:
+    """Should Airflow learn to refuse such a run, the DAG's page has a warning too many."""
+    created = run_by_hand(dag, DateTime(1998, 7, 15, tzinfo=UTC))
+
+    with create_session() as session:
+        assert created.get_task_instances(session=session) == []
