@@ -10,7 +10,7 @@ help: ## list what there is
 setup: ## install what is missing: packages, jars, Java, Redis (all but the last two under var/)
 	@infra/setup/find-python -m infra.setup
 
-demo: setup ## 18 months of real purchases, from landing files to scores over HTTP, then stop
+demo: setup ## 17 months of real purchases, from landing files to scores over HTTP, then stop
 	@var/venv/bin/python -m infra.embedded demo
 
 test: setup ## all tests but the large ones
@@ -29,12 +29,12 @@ up: setup ## start Redis, MLflow, Airflow and the lookup service, and say where 
 	@var/venv/bin/python -m infra.embedded up
 
 down: ## stop exactly what was started
-	@if [ -f var/run/runtime.json ]; then var/venv/bin/python -m infra.embedded down; else echo "nothing was running"; fi
+	@if [ -x var/venv/bin/python ]; then var/venv/bin/python -m infra.embedded down; else echo "nothing was running"; fi
 
-status: ## where the services are
-	@if [ -f var/run/runtime.json ]; then var/venv/bin/python -m infra.embedded status; else echo "nothing is running: make up"; fi
+status: ## where the services are; fails when one of them is dead
+	@if [ -x var/venv/bin/python ]; then var/venv/bin/python -m infra.embedded status; else echo "nothing is running: make up"; fi
 
-clean: down ## stop, and remove everything that was ever written: environment, data, models, logs
+clean: down ## stop, and remove var/ with all in it (environment, data, models, logs) and the tools' caches
 	@rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@echo "removed var/ and the tools' caches"
 

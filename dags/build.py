@@ -4,13 +4,14 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, chain
+from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, chain, timezone
 from airflow.sdk.exceptions import AirflowException
 
 import jobs.spec
 from dags.command import ResolveModel, RunCommand
 from dags.docs import describe
 from dags.landing import WaitForLanding
+from dags.patience import patience
 from dags.submit import SubmitJob
 from jobs.errors import SpecError
 from jobs.spec import Pipeline, Source, pipeline_files, read_pipeline, settings
@@ -48,7 +49,7 @@ def build(pipeline: Pipeline) -> DAG:
         description=pipeline.description,
         doc_md=describe(pipeline),
         schedule=CronDataIntervalTimetable(schedule.cron, timezone="UTC"),
-        start_date=_instant(schedule.start_date, time.min),
+        start_date=first_instant(pipeline),
         end_date=_instant(schedule.end_date, time.max) if schedule.end_date else None,
         catchup=False,
         max_active_runs=schedule.max_active_runs,
@@ -60,6 +61,18 @@ def build(pipeline: Pipeline) -> DAG:
         chain(*_tasks(pipeline))
     dag.validate()  # type: ignore[no-untyped-call]  # reason: Airflow's, without types
     return dag
+
+
+def first_instant(pipeline: Pipeline) -> datetime:
+    """Return the first logical date that a run may have: the first day of the events, so that any past day can run.
+
+    Airflow ends a run by hand before a DAG's `start_date` as a success without tasks. As `catchup` is off, an early one
+    makes no run by itself; but one that is still to come is what the scheduler has to wait for.
+    """
+    start = _instant(pipeline.schedule.start_date, time.min)
+    if start > timezone.utcnow():
+        return start
+    return min(start, _instant(pipeline.events[1].first_day, time.min))
 
 
 def scores_asset(pipeline: str) -> Asset:
@@ -88,11 +101,11 @@ def _tasks(pipeline: Pipeline) -> list[BaseOperator | list[BaseOperator]]:
     name = pipeline.name
     scores, publication = scores_asset(name), publication_asset(name)
     return [
-        ResolveModel(task_id="resolve_model", arguments=["model", "resolve", name, "--run-id", "{{ run_id }}"]),
+        ResolveModel(task_id="resolve_model", arguments=["model", "resolve", name], **patience(pipeline)),
         [_wait(source_name, source) for source_name, source in pipeline.sources.items()],
         _submit("ingest", name),
         _submit("score", name, outlets=[scores]),
-        _submit("publish", name, inlets=[scores], outlets=[publication]),
+        _submit("publish", name, inlets=[scores], outlets=[publication], **patience(pipeline)),
         RunCommand(task_id="summarise", arguments=["summary", name, *DAY]),
     ]
 
@@ -102,11 +115,12 @@ def _wait(name: str, source: Source) -> WaitForLanding:
         task_id=f"wait_for_{name}",
         root=settings().landing,
         pattern=source.landing,
+        first_day=source.first_day,
         deadline_hours=source.deadline_hours,
     )
 
 
-def _submit(job: str, pipeline: str, **assets: Any) -> SubmitJob:
+def _submit(job: str, pipeline: str, **others: Any) -> SubmitJob:
     return SubmitJob(
         task_id=job,
         conn_id="spark_default",
@@ -114,7 +128,7 @@ def _submit(job: str, pipeline: str, **assets: Any) -> SubmitJob:
         application=str(APPLICATION),
         application_args=[job, pipeline, *DAY, *(MODEL if job == "score" else [])],
         name=f"scoreline {job} {pipeline}",
-        **assets,
+        **others,
     )
 
 

@@ -3,12 +3,16 @@
 import json
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseOperator, Context
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from dags.day import require_day
 from dags.errors import JobFailed, failure
+
+NONCE = "recorded_as"
 
 
 class RunCommand(BaseOperator):
@@ -41,12 +45,16 @@ class RunCommand(BaseOperator):
 class ResolveModel(RunCommand):
     """Refuses a run that cannot be scored; else fixes the model that all tasks of the run use.
 
-    Returns (as XCom) the model's `name`, `version` and `digest`.
+    Returns (as XCom) the model's `name`, `version` and `digest`. The model is recorded under a name that belongs to the
+    run in Airflow's database: it survives retries and clearing, and goes when the run is deleted, for Airflow gives the
+    same run id to the next one.
     """
 
     def execute(self, context: Context) -> object:
         """Check the day, run the command, and return the JSON object of its last line."""
         require_day(context)
+        run_id = context["run_id"]
+        self.arguments = [*self.arguments, "--run-id", run_id, "--recorded-as", f"{run_id}.{_nonce(context)}"]
         line = str(super().execute(context))
         try:
             model = json.loads(line)
@@ -55,3 +63,10 @@ class ResolveModel(RunCommand):
             raise JobFailed(
                 f"'scoreline model resolve' ended with {line!r}, which is not a model: {error!r}"
             ) from error
+
+
+def _nonce(context: Context) -> str:
+    kept = context["task_state_store"]
+    if kept.get(NONCE) is None:
+        kept.set(NONCE, uuid4().hex, retention=NEVER_EXPIRE)
+    return str(kept.get(NONCE))

@@ -1,5 +1,6 @@
 """The page that Airflow shows with a pipeline's DAG: what it is, and what to do with it."""
 
+from dags.patience import retries
 from jobs.spec import Pipeline
 
 PAGE = """
@@ -10,7 +11,8 @@ PAGE = """
 | | |
 |---|---|
 | Owner | {owner} |
-| Runs | `{cron}` (UTC), from {start} {end}; a run scores the day of its logical date |
+| Scheduled | `{cron}` (UTC), from {start} {end}; a run scores the day of its logical date |
+| By hand, backfill | any day that is over, from {first_day} {end}; more under *Days that cannot run* |
 | Model | `{model}@{alias}`, resolved once a run to a version and the digest of its artefact |
 | Scores | Delta table `scores/{name}`, one partition a day and arm; asset `{name}.scores` |
 | Publication | the newest {keep} generations in Redis; asset `{name}.publication` |
@@ -27,13 +29,31 @@ that are at least as new as the live ones are published.
 | To | Do |
 |---|---|
 | run one day | trigger it with logical date = 00:00 UTC of that day; the data interval shown then does not count |
-| run many days | `airflow backfill create --dag-id {name} --from-date 1998-06-01 --to-date 1998-06-30` \
+| run many days | `airflow backfill create --dag-id {name} --from-date FIRST --to-date LAST` \
 (unpause the DAG first: a paused one runs no backfill) |
 | run days again | the same with `--reprocess-behavior completed` |
 | run one task again | clear it, with its downstream tasks; it uses the model and the events that its run recorded |
+| run a day with today's champion | delete its run and trigger the day anew: the model is recorded for a run |
 | load history | `scoreline ingest {name} --from DAY --to DAY`: one job, not hundreds of runs |
 | take a model back | move the alias `{alias}` in MLflow to the version before; runs that start from then on use it |
 | schedule on it (a backfill updates it) | `schedule=[Asset(name="{name}.scores", uri="x-scoreline://scores/{name}")]` |
+
+## Days that cannot run
+
+{limit}Airflow has no message for this: for a day before {first_day}, or after an end date, a run by hand has no \
+tasks, ends as a success and has done nothing.
+
+## What Airflow must have
+
+The pool `spark`, as large as Spark jobs may run at a time, and the connection `spark_default`. `make up` makes both; \
+elsewhere:
+
+```
+airflow pools set spark 1 "Spark jobs at a time"
+airflow connections add spark_default --conn-type spark --conn-host 'local[2]'
+```
+
+Without the pool, Airflow never schedules the Spark tasks: they wait, and no error is shown.
 
 ## When a task fails
 
@@ -41,12 +61,16 @@ that are at least as new as the live ones are published.
 |---|---|---|
 | resolve_model | the run has no logical date, or no version has the alias | the message names what to give |
 | wait_for_… | no file came by the deadline | deliver it, clear the task |
+| ingest, score, publish | they stay scheduled: the pool `spark` is missing or full | see *What Airflow must have* |
 | ingest, score | the data broke an expectation; nothing of it is visible, what was live still is \
 | open the report that the message names, mend the data, clear the task |
-| publish | Redis is away | Airflow tries again by itself |
+| score | the champion knows labels from after that day | train one with an earlier `--as-of`, or run a later day |
+| resolve_model, publish | MLflow or Redis is away | Airflow tries again by itself, {patience} times |
 
 JobRefused, LandingMissing and RunRefused are about the data or the run itself: Airflow does not retry these.
 """
+
+LIMIT = "The data end on {end}: for later days, first move `end_date` in the pipeline's YAML. "
 
 
 def describe(pipeline: Pipeline) -> str:
@@ -58,12 +82,15 @@ def describe(pipeline: Pipeline) -> str:
         owner=pipeline.owner,
         cron=schedule.cron,
         start=schedule.start_date,
+        first_day=pipeline.events[1].first_day,
+        limit=LIMIT.format(end=schedule.end_date) if schedule.end_date else "",
+        patience=retries(pipeline),
         end=f"to {schedule.end_date}" if schedule.end_date else "without end",
         model=pipeline.model.name,
         alias=pipeline.model.alias,
         keep=pipeline.publication.keep,
         sources="\n".join(
-            f"| {name} | {source.kind} | `{source.landing}` | {source.deadline_hours:g} h after the day's end |"
+            f"| {name} | {source.kind} | `{source.landing}` | {source.deadline_hours:g} h after the interval's end |"
             for name, source in pipeline.sources.items()
         ),
     )

@@ -106,12 +106,13 @@ def model() -> None:
 @model.command("resolve")
 @PIPELINE
 @RUN_ID
-def resolve_model(pipeline: str, run_id: str) -> None:
+@click.option("--recorded-as", help="Name under which the run's model is recorded; default: the run id.")
+def resolve_model(pipeline: str, run_id: str, recorded_as: str | None) -> None:
     """Resolve the alias to a version, once a run, and print it as JSON."""
     from jobs.registry import resolve_for_run
 
     declared, found = _declared(pipeline)
-    version = resolve_for_run(found.mlflow_uri, declared, run_id)
+    version = resolve_for_run(found.mlflow_uri, declared, recorded_as or run_id)
     click.echo(json.dumps({"name": version.name, "version": version.version, "digest": version.digest}))
 
 

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import artefact
-from jobs.errors import ArtefactRefused, ModelMissing, RegistryUnavailable, ScorelineError
+from jobs.errors import ArtefactRefused, DataFault, ModelMissing, RegistryUnavailable
 from jobs.spec import Pipeline
 
 DIGEST = "scoreline.digest"
@@ -179,7 +179,7 @@ def _download(uri: str, name: str, version: str, what: str) -> dict[str, bytes]:
 
 def _recorded(uri: str, experiment: str, run_id: str) -> tuple[str, str, str] | None:
     if "'" in run_id or "\\" in run_id:
-        raise ScorelineError(f"run id {run_id!r} has a quote or a backslash; give the run another id")
+        raise DataFault(f"run id {run_id!r} has a quote or a backslash; give the run another id")
     with _talking(uri):
         runs = _client(uri).search_runs(
             [experiment], f"tags.`{RUN_ID}` = '{run_id}'", order_by=["attributes.start_time ASC"], max_results=1

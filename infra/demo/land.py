@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+from infra.embedded.places import VAR
+from infra.embedded.settings import settings
+
 PURCHASES = Path(__file__).with_name("CDNOW_master.txt.gz")
-LANDING = Path(__file__).parents[2] / "var" / "landing"
 FIRST_DAY, LAST_DAY = date(1997, 1, 1), date(1998, 6, 30)
 HEADER = "customer_id,purchase_date,cds,amount"
 
@@ -67,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.demo.land", description=__doc__)
     parser.add_argument("--from", dest="first", type=date.fromisoformat, default=FIRST_DAY, metavar="DAY")
     parser.add_argument("--to", dest="last", type=date.fromisoformat, default=LAST_DAY, metavar="DAY")
-    parser.add_argument("--landing", type=Path, default=LANDING, metavar="FOLDER")
+    parser.add_argument("--landing", type=Path, default=settings().landing or VAR / "landing", metavar="FOLDER")
     asked = parser.parse_args()
     landed = land(asked.landing, asked.first, asked.last)
     print(f"{landed.purchases} purchases of {landed.days} days in {asked.landing}, {landed.new} of the files new")

@@ -7,7 +7,8 @@ import sys
 from rich.console import Console
 
 from infra.embedded import lifecycle
-from infra.embedded.errors import EmbeddedError
+from infra.embedded.errors import EmbeddedError, ServiceFailed
+from infra.embedded.settings import settings
 from infra.embedded.tables import hints, services_table
 
 LOG_WIDTH = 120
@@ -17,8 +18,9 @@ INTERRUPTED = 130
 
 def up() -> None:
     """Start the services and say where they are."""
+    asked = settings()
     with console.status("starting") as status:
-        lifecycle.up(lambda text: status.update(f"starting: {text}"))
+        lifecycle.up(lambda text: status.update(f"starting: {text}"), asked)
     show()
 
 
@@ -29,20 +31,26 @@ def down() -> None:
 
 
 def show() -> None:
-    """Say where the services are."""
-    living = lifecycle.alive()
-    if not living:
+    """Say where the services are.
+
+    Raises:
+        ServiceFailed: one of them is dead.
+    """
+    dead = lifecycle.dead()
+    if not dead and not lifecycle.alive():
         console.print("nothing is running: make up")
         return
-    console.print(services_table(living))
-    console.print(hints())
+    console.print(services_table())
+    if dead:
+        raise ServiceFailed(f"dead: {', '.join(dead)}: `make up` starts what is missing, `make down` stops the rest")
+    console.print(hints(), soft_wrap=True)
 
 
 def demo() -> None:
-    """Take 18 months of real purchases from landing files to scores over HTTP."""
+    """Take 17 months of real purchases from landing files to scores over HTTP."""
     from infra.embedded.demo import run
 
-    run(console)
+    run(console, settings())
 
 
 COMMANDS = {"up": up, "down": down, "status": show, "demo": demo}

@@ -10,9 +10,13 @@ from pathlib import Path
 from string import Template
 
 from infra.embedded.errors import ServiceFailed
-from infra.embedded.places import LOGS, ROOT, VAR, VENV, Ports
+from infra.embedded.places import LOGS, VAR, VENV, Ports
+from infra.embedded.settings import ROOT
+from infra.embedded.state import PRIVATE, read_json, write
 
 HOME = VAR / "airflow"
+SECRETS, PASSWORDS = HOME / "secrets.json", HOME / "passwords.json"
+KEYS = ("secret_key", "jwt_secret", "fernet_key")
 TEMPLATE = Path(__file__).with_name("airflow.cfg")
 
 
@@ -27,31 +31,41 @@ def configure(ports: Ports) -> None:
         "port": str(ports.airflow),
     }
     escaped = {name: value.replace("%", "%%") for name, value in values.items()}
-    private(HOME / "airflow.cfg", Template(TEMPLATE.read_text()).substitute(escaped))
+    write(HOME / "airflow.cfg", Template(TEMPLATE.read_text()).substitute(escaped), PRIVATE)
 
 
 def kept_secrets() -> dict[str, str]:
     """Return the keys of this installation, made at the first call, with the administrator's password beside them."""
-    path = HOME / "secrets.json"
-    if not path.is_file():
-        keys = {name: secrets.token_urlsafe(32) for name in ("secret_key", "jwt_secret")}
+    if read_json(PASSWORDS, admin_of) is None:
+        write(PASSWORDS, json.dumps({"admin": secrets.token_urlsafe(12)}), PRIVATE)
+    kept = read_json(SECRETS, keys_of)
+    if kept is None:
         fernet = urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        private(HOME / "passwords.json", json.dumps({"admin": secrets.token_urlsafe(12)}))
-        private(path, json.dumps({**keys, "fernet_key": fernet}))
-    kept: dict[str, str] = json.loads(path.read_text())
+        kept = {"secret_key": secrets.token_urlsafe(32), "jwt_secret": secrets.token_urlsafe(32), "fernet_key": fernet}
+        write(SECRETS, json.dumps(kept), PRIVATE)
     return kept
 
 
-def private(path: Path, text: str) -> None:
-    """Write a file that only its owner reads."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text)
+def keys_of(content: dict[str, str]) -> dict[str, str]:
+    """Return the three keys of the file."""
+    return {name: content[name] for name in KEYS}
+
+
+def admin_of(content: dict[str, str]) -> str:
+    """Return the administrator's password of the file."""
+    return str(content["admin"])
 
 
 def password() -> str:
-    """Return the password of Airflow's user `admin`."""
-    return str(json.loads((HOME / "passwords.json").read_text())["admin"])
+    """Return the password of Airflow's user `admin`.
+
+    Raises:
+        ServiceFailed: it is not on record.
+    """
+    kept = read_json(PASSWORDS, admin_of)
+    if kept is None:
+        raise ServiceFailed(f"{PASSWORDS} holds no password: `make down`, then `make up`, makes a new one")
+    return kept
 
 
 def migrate(environment: dict[str, str]) -> None:
@@ -74,4 +88,4 @@ def migrate(environment: dict[str, str]) -> None:
     with sqlite3.connect(HOME / "airflow.db") as database:
         # Readers and the one writer no longer wait for each other; the file remembers it.
         database.execute("PRAGMA journal_mode=WAL")
-    stamp.write_text(wanted)
+    write(stamp, wanted)

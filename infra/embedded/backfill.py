@@ -30,7 +30,9 @@ class Backfill:
     told: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Wait until Airflow knows the DAG, end what an interrupted demo left at work, and let the DAG run.
+        """Wait until Airflow knows the DAG, end what was left at work, and let the DAG run.
+
+        For a scheduler that the caller has just started: what is at work then was interrupted.
 
         Raises:
             SchedulerFault: the DAG does not appear.

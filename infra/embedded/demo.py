@@ -1,6 +1,5 @@
-"""The demo: 18 months of real purchases, from landing files to scores read over HTTP by key."""
+"""The demo: 17 months of real purchases, from landing files to scores read over HTTP by key."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,15 @@ from infra.demo.land import FIRST_DAY, land
 from infra.embedded import lifecycle
 from infra.embedded.backfill import Backfill
 from infra.embedded.comparison import Lake, compare
+from infra.embedded.errors import DemoFault
 from infra.embedded.lifecycle import Runtime
 from infra.embedded.places import VAR
 from infra.embedded.programs import run_program
 from infra.embedded.progress import Steps
-from infra.embedded.tables import hints, services_table
+from infra.embedded.settings import Settings
+from infra.embedded.state import read, write
+from infra.embedded.tables import services_table
+from serving.clock import Clock
 
 PIPELINE = "purchase_propensity"
 DAYS = (date(1998, 6, 1), date(1998, 6, 3))
@@ -27,10 +30,14 @@ HISTORY = (FIRST_DAY, DAYS[0] - timedelta(days=1))
 MORNING = "1998-06-04T06:00:00Z"
 
 
-def run(console: Console) -> None:
-    """Run all steps; the services are stopped at the end, also of a failure, unless they were running before."""
+def run(console: Console, settings: Settings) -> None:
+    """Run all steps; the services are stopped at the end, also of a failure.
+
+    Raises:
+        DemoFault: services are running; theirs is another time, and their runs may be somebody's work.
+    """
     steps = Steps(console)
-    with lifecycle.alone("demo"), services(steps) as runtime:
+    with lifecycle.alone("demo"), services(steps, settings) as runtime:
         prepare(steps, runtime)
         three_days(steps, runtime)
         show_scores(steps, runtime)
@@ -38,19 +45,18 @@ def run(console: Console) -> None:
 
 
 @contextmanager
-def services(steps: Steps) -> Iterator[Runtime]:
-    """Start the services, and stop them at the end; those that ran before stay."""
-    found = lifecycle.current() is not None
-    os.environ.setdefault("SCORELINE_CLOCK", clock())
-    with steps.step("start the services") as step:
-        runtime = lifecycle.up(step.note)
-    steps.console.print(services_table(lifecycle.alive()), hints())
+def services(steps: Steps, settings: Settings) -> Iterator[Runtime]:
+    """Start the services, in the demo's time whatever the shell says, and stop them at the end."""
+    if lifecycle.current():
+        raise DemoFault("services are running, and the demo needs its own, which live in 1998: `make down` first")
+    runtime = None
     try:
+        with steps.step("start the services") as step:
+            runtime = lifecycle.up(step.note, settings.model_copy(update={"clock": clock()}))
+        steps.console.print(services_table())
         yield runtime
     finally:
-        if found:
-            steps.console.print("the services were running before, and stay: make down")
-        else:
+        if runtime:
             stop(steps)
 
 
@@ -66,9 +72,18 @@ def stop(steps: Steps) -> None:
 def clock() -> str:
     """Return the demo's clock; it keeps running from one demo to the next, as time does."""
     kept = VAR / "demo-clock.txt"
-    if not kept.is_file():
-        kept.write_text(f"{MORNING}@{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
-    return kept.read_text()
+    found = read(kept, clock_of)
+    if found is None:
+        found = f"{MORNING}@{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write(kept, found)
+    return found
+
+
+def clock_of(text: str) -> str:
+    """Return the text, which says a clock."""
+    Clock.parse(text)
+    return text
 
 
 def prepare(steps: Steps, runtime: Runtime) -> None:

@@ -2,27 +2,30 @@
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from infra.embedded import airflow_home
 from infra.embedded.environment import environment, variables, write_shell
 from infra.embedded.errors import EmbeddedError, ServiceFailed
 from infra.embedded.places import LOGS, RUN, VAR, Ports, choose_ports
-from infra.embedded.processes import MARK, RECORDS, Started, recorded, start, stop
+from infra.embedded.processes import MARK, RECORDS, Started, forget, recorded, start, stop
 from infra.embedded.scheduler import Scheduler
 from infra.embedded.services import Service, airflow, stores
+from infra.embedded.settings import Settings
+from infra.embedded.state import read_json, write
 
 PATIENCE_S = 180.0
 TAIL_LINES = 8
 STATE = RUN / "runtime.json"
 FOLDERS = (RECORDS, LOGS, VAR / "redis", VAR / "mlflow/artifacts", VAR / "tmp", VAR / "landing")
 SPARK_POOL = "spark"
+SPARK_CONNECTION = {"conn_type": "spark", "host": "local[2]", "extra": json.dumps({"deploy-mode": "client"})}
 
 Tell = Callable[[str], None]
 
@@ -62,18 +65,20 @@ def alone(purpose: str) -> Iterator[None]:
         yield
 
 
-def up(tell: Tell) -> Runtime:
+def up(tell: Tell, settings: Settings) -> Runtime:
     """Start what is not running and wait until all is well; harmless while it runs.
 
     Raises:
-        ServiceFailed: a service did not come up; all are stopped again.
+        ServiceFailed: a service did not come up; what this call started is stopped again, and nothing else.
     """
     with alone("start or stop"):
-        runtime = current() or fresh()
+        running = current()
+        before = alive() if running else {}
+        runtime = running or fresh(settings)
         try:
-            bring_up(runtime, tell)
+            bring_up(runtime, tell, settings)
         except BaseException:
-            finish(runtime)
+            withdraw(runtime, before)
             raise
         return runtime
 
@@ -81,12 +86,12 @@ def up(tell: Tell) -> Runtime:
 def down() -> int:
     """Stop what `up` started, and what that started; return how many processes there were."""
     with alone("start or stop"):
-        return finish(load()) if STATE.is_file() else 0
+        return finish(load())
 
 
 def current() -> Runtime | None:
     """Return the runtime while any of its services lives."""
-    return load() if STATE.is_file() and alive() else None
+    return load() if alive() else None
 
 
 def alive() -> dict[str, Started]:
@@ -94,33 +99,50 @@ def alive() -> dict[str, Started]:
     return {service.name: service for service in recorded() if service.process()}
 
 
-def load() -> Runtime:
-    """Return the runtime that was recorded last."""
-    state = json.loads(STATE.read_text())
+def dead() -> dict[str, Started]:
+    """Return the services that were started and not stopped, and do not live, by name."""
+    return {service.name: service for service in recorded() if not service.process()}
+
+
+def load() -> Runtime | None:
+    """Return the runtime that was recorded last; None where there is no record that can be read."""
+    return read_json(STATE, understood)
+
+
+def understood(state: dict[str, Any]) -> Runtime:
+    """Return the runtime of a record."""
     return Runtime(Ports(**state["ports"]), state["mark"], state["variables"])
 
 
-def fresh() -> Runtime:
+def fresh(settings: Settings) -> Runtime:
     """Choose ports and a mark, and write them down; what an earlier life left over is stopped."""
-    if STATE.is_file():
-        finish(load())
+    finish(load())
     for folder in FOLDERS:
         folder.mkdir(parents=True, exist_ok=True)
-    ports = choose_ports()
-    runtime = Runtime(ports, uuid4().hex, variables(ports))
-    STATE.write_text(json.dumps({"ports": asdict(ports), "mark": runtime.mark, "variables": runtime.variables}))
+    ports = choose_ports(settings)
+    runtime = Runtime(ports, uuid4().hex, variables(ports, settings))
+    write(STATE, json.dumps({"ports": asdict(ports), "mark": runtime.mark, "variables": runtime.variables}))
     return runtime
 
 
-def finish(runtime: Runtime) -> int:
-    """Stop all of it and forget it."""
-    stopped = stop(recorded(), runtime.mark)
+def withdraw(runtime: Runtime, before: dict[str, Started]) -> None:
+    """Stop what was not there before; all of it, with whatever carries the runtime's mark, where nothing was."""
+    if before:
+        stop(service for service in recorded() if service.name not in before)
+    else:
+        finish(runtime)
+
+
+def finish(runtime: Runtime | None) -> int:
+    """Stop all that is on record and forget it."""
+    stopped = stop(recorded(), runtime.mark if runtime else "")
+    forget()
     for path in (STATE, VAR / "env"):
         path.unlink(missing_ok=True)
     return stopped
 
 
-def bring_up(runtime: Runtime, tell: Tell) -> None:
+def bring_up(runtime: Runtime, tell: Tell, settings: Settings) -> None:
     """Start what is missing: the stores first, and Airflow once its database is there."""
     living = alive()
     services = stores(runtime.ports)
@@ -132,7 +154,8 @@ def bring_up(runtime: Runtime, tell: Tell) -> None:
     for service in (*services, *airflow(runtime.ports)):
         tell(f"waiting for {service.name}")
         await_well(service)
-    runtime.scheduler.keep_pool(SPARK_POOL, int(os.environ.get("SCORELINE_SPARK_SLOTS", "1")))
+    runtime.scheduler.keep_pool(SPARK_POOL, settings.spark_slots)
+    runtime.scheduler.keep_connection("spark_default", SPARK_CONNECTION)
     write_shell(runtime.variables)
 
 

@@ -1,21 +1,20 @@
 """Where the runtime keeps things, and the ports that it takes."""
 
-import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.embedded.errors import EmbeddedError
+from infra.embedded.settings import PREFIX, ROOT, Place, Settings
 
-ROOT = Path(__file__).parents[2]
 SETUP = ROOT / "var"  # what set-up made
-VAR = Path(os.environ.get("SCORELINE_VAR") or SETUP).absolute()  # what a run writes
+VAR = Place().var.absolute()  # what a run writes
 RUN = VAR / "run"
 LOGS = VAR / "logs"
 VENV = SETUP / "venv" / "bin"
 LOOPBACK = "127.0.0.1"
 
-# What is asked for first; another free port where somebody has it already. SCORELINE_<NAME>_PORT decides otherwise.
+# What is tried first; another free port where somebody has it already.
 PREFERRED = {"redis": 6380, "mlflow": 5000, "airflow": 8080, "lookup": 8700}
 
 
@@ -34,24 +33,24 @@ class Ports:
         return f"{scheme}://{LOOPBACK}:{getattr(self, name)}"
 
 
-def choose_ports() -> Ports:
-    """Return the ports asked for in the environment, else the preferred ones, else free ones.
+def choose_ports(settings: Settings) -> Ports:
+    """Return the ports that the settings ask for, else the preferred ones, else free ones.
 
     Raises:
-        EmbeddedError: a port that was asked for is no number, or is taken.
+        EmbeddedError: a port that was asked for is taken.
     """
-    return Ports(**{name: choose(name, preferred) for name, preferred in PREFERRED.items()})
+    asked = {name: getattr(settings, f"{name}_port") for name in PREFERRED}
+    return Ports(**{name: choose(name, asked[name]) for name in PREFERRED})
 
 
-def choose(name: str, preferred: int) -> int:
+def choose(name: str, asked: int | None) -> int:
     """Return the port for one service."""
-    variable = f"SCORELINE_{name.upper()}_PORT"
-    asked = os.environ.get(variable, "")
-    if not asked:
-        return preferred if is_free(preferred) else any_free()
-    if not asked.isdigit() or not is_free(int(asked)):
+    if asked is None:
+        return PREFERRED[name] if is_free(PREFERRED[name]) else any_free()
+    if not is_free(asked):
+        variable = f"{PREFIX}{name.upper()}_PORT"
         raise EmbeddedError(f"{variable}={asked} is no free port of {LOOPBACK}: choose another or unset it")
-    return int(asked)
+    return asked
 
 
 def is_free(port: int) -> bool:
@@ -70,3 +69,8 @@ def any_free() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def shown(path: Path) -> str:
+    """Return a path as a person in the project's folder writes it."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.embedded.errors import DemoFault
-from infra.embedded.places import LOGS, ROOT, VENV
+from infra.embedded.places import LOGS, VENV
 from infra.embedded.progress import Step
+from infra.embedded.settings import ROOT
 
 REASON = "scoreline: error: "
 

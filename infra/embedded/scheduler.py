@@ -1,4 +1,4 @@
-"""Airflow by its public REST API: the pool, the DAG, its runs and their tasks."""
+"""Airflow by its public REST API: the pool, the connection, the DAG, its runs and their tasks."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,10 +25,10 @@ class Scheduler:
     def client(self) -> httpx.Client:
         """Return a client that carries a token."""
         login = {"username": "admin", "password": self.password}
-        with httpx.Client(timeout=TIMEOUT_S) as anyone:
+        with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as anyone:
             token = checked(send(anyone, "POST", f"{self.url}/auth/token", json=login))["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx.Client(base_url=f"{self.url}/api/v2", headers=headers, timeout=TIMEOUT_S)
+        return httpx.Client(base_url=f"{self.url}/api/v2", headers=headers, timeout=TIMEOUT_S, trust_env=False)
 
     def ask(self, method: str, path: str, **content: Any) -> JSON:
         """Return the body of Airflow's answer.
@@ -49,6 +49,11 @@ class Scheduler:
             self.ask("PATCH", f"/pools/{name}", json=body)
         else:
             self.ask("POST", "/pools", json=body)
+
+    def keep_connection(self, name: str, content: JSON) -> None:
+        """Create the connection; one that is there stays as somebody made it."""
+        if not self.has(f"/connections/{name}"):
+            self.ask("POST", "/connections", json={"connection_id": name, **content})
 
     def knows(self, dag_id: str) -> bool:
         """Tell whether the DAG has been parsed.

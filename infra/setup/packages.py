@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 import venv
 from pathlib import Path
@@ -16,16 +18,44 @@ NETWORK = "check that this machine reaches its Python package index, then run it
 
 
 def install(root: Path) -> bool:
-    """Bring `var/venv` to what the lock says; False when it is there already."""
+    """Bring `var/venv` to what the lock says; False when it is there already.
+
+    Raises:
+        SetupError: services run from what is there, and it has to change.
+    """
     home = root / "var/venv"
     wanted = fingerprint(root)
     stamp = home / STAMP
     if stamp.is_file() and stamp.read_text() == wanted:
         return False
+    refuse_under_services(root)
     create(home)
     bootstrap(root, home)
     fill(root, home)
     stamp.write_text(wanted)
+    return True
+
+
+def refuse_under_services(root: Path) -> None:
+    """Refuse to change the packages while services run from them.
+
+    Raises:
+        SetupError: a process that is on record as a service lives.
+    """
+    records = (root / "var/run/services").glob("*.json")
+    living = [path.stem for path in sorted(records) if lives(path)]
+    if living:
+        raise SetupError(f"var/venv is not what {LOCK} says, but {', '.join(living)} run from it: `make down` first")
+
+
+def lives(record: Path) -> bool:
+    """Tell whether the process of a service's record lives; one that cannot be read names none."""
+    try:
+        os.kill(int(json.loads(record.read_text())["pid"]), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
     return True
 
 
@@ -52,13 +82,21 @@ def create(home: Path) -> None:
 
 def bootstrap(root: Path, home: Path) -> None:
     """Install uv, in the locked version, by the pip that came with Python."""
-    if (home / "bin/uv").exists():
+    if starts(home / "bin/uv"):
         return
     with step("uv, the package installer"):
         slice_ = home / "uv.txt"
         slice_.write_text(entry((root / LOCK).read_text(), "uv"))
         pip = [str(home / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        run([*pip, "--require-hashes", "--requirement", str(slice_)], NETWORK)
+        run([*pip, "--force-reinstall", "--require-hashes", "--requirement", str(slice_)], NETWORK)
+
+
+def starts(program: Path) -> bool:
+    """Tell whether a program is there whole: one that was cut off does not say its version."""
+    try:
+        return subprocess.run([program, "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def fill(root: Path, home: Path) -> None:

@@ -48,11 +48,17 @@ def dag() -> DAG:
 
 @pytest.fixture(scope="module")
 def run(dag: DAG) -> DagRun:
-    """A run for the third of June, as Airflow's command line makes it: with yesterday's real data interval."""
+    created = run_by_hand(dag, DateTime(1998, 6, 3, tzinfo=UTC))
+    resolved = partial(XComModel.set, dag_id=dag.dag_id, task_id="resolve_model", run_id=created.run_id)
+    resolved("return_value", MODEL, serialize=False)
+    return created
+
+
+def run_by_hand(dag: DAG, day: DateTime) -> DagRun:
+    """Return a run for a day, as Airflow's command line makes it: with yesterday's real data interval."""
     scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
-    day = DateTime(1998, 6, 3, tzinfo=UTC)
-    created = scheduled.create_dagrun(
-        run_id="manual__1998-06-03T00:00:00+00:00",
+    return scheduled.create_dagrun(
+        run_id=f"manual__{day:%Y-%m-%d}T00:00:00+00:00",
         logical_date=day,
         data_interval=scheduled.timetable.infer_manual_data_interval(run_after=DateTime.now(UTC)),
         run_after=day,
@@ -60,9 +66,6 @@ def run(dag: DAG) -> DagRun:
         triggered_by=DagRunTriggeredByType.TEST,
         state=DagRunState.RUNNING,
     )
-    resolved = partial(XComModel.set, dag_id=dag.dag_id, task_id="resolve_model", run_id=created.run_id)
-    resolved("return_value", MODEL, serialize=False)
-    return created
 
 
 def rendered(dag: DAG, run: DagRun, task_id: str) -> SubmitJob:
@@ -113,3 +116,20 @@ def test_snapshots_cover_every_spark_submit(dag: DAG) -> None:
     submits = {task.task_id for task in dag.tasks if isinstance(task, SubmitJob)}
 
     assert submits == {path.stem for path in SNAPSHOTS.iterdir()}
+
+
+def test_a_day_before_the_schedule_has_all_tasks(dag: DAG) -> None:
+    """The demo's data begin long before the schedule: Airflow makes tasks for such a day, and not a green nothing."""
+    created = run_by_hand(dag, DateTime(1998, 5, 20, tzinfo=UTC))
+
+    with create_session() as session:
+        tasks = created.get_task_instances(session=session)
+    assert {task.task_id for task in tasks} == set(dag.task_ids)
+
+
+def test_a_day_after_the_end_has_none_as_the_page_says(dag: DAG) -> None:
+    """Should Airflow learn to refuse such a run, the DAG's page has a warning too many."""
+    created = run_by_hand(dag, DateTime(1998, 7, 15, tzinfo=UTC))
+
+    with create_session() as session:
+        assert created.get_task_instances(session=session) == []

@@ -1,5 +1,6 @@
 """What Airflow finds in the DAG folder, when the pipelines are right and when one is wrong."""
 
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from airflow.models.errors import ParseImportError
 from airflow.sdk import Asset
 from airflow.utils.session import create_session
 from sqlalchemy import select
+
+from dags.build import build
+from jobs.spec import read_pipeline
 
 ROOT = Path(__file__).parents[2]
 CHAIN = ["resolve_model", "wait_for_transactions", "ingest", "score", "publish", "summarise"]
@@ -46,12 +50,41 @@ def test_declaration_reaches_the_dag() -> None:
 
     assert dag.tags == {"propensity", "retail"}
     assert {task.owner for task in dag.tasks} == {"growth-data"}
-    assert (str(dag.start_date), str(dag.end_date)) == ("1998-06-01 00:00:00+00:00", "1998-06-30 23:59:59.999999+00:00")
+    assert (str(dag.start_date), str(dag.end_date)) == ("1997-01-01 00:00:00+00:00", "1998-06-30 23:59:59.999999+00:00")
     assert not dag.catchup
-    assert {task.retries for task in dag.tasks} == {2}
-    assert all(task.execution_timeout and task.retry_exponential_backoff for task in dag.tasks)
+    assert {(task.execution_timeout, task.retry_exponential_backoff) for task in dag.tasks} == {(timedelta(hours=1), 2)}
     assert {task.pool for task in dag.tasks if task.task_id in ("ingest", "score", "publish")} == {"spark"}
-    assert "transactions/date={day}/*.csv*" in str(dag.doc_md)
+
+
+def test_the_page_says_which_days_can_run_and_what_airflow_must_have() -> None:
+    page = str(found().dags["purchase_propensity"].doc_md)
+
+    assert "transactions/date={day}/*.csv*" in page
+    assert "any day that is over, from 1997-01-01 to 1998-06-30" in page
+    assert "The data end on 1998-06-30" in page
+    assert "airflow pools set spark 1" in page
+
+
+def test_what_needs_redis_or_mlflow_outlasts_their_failover() -> None:
+    dag = found().dags["purchase_propensity"]
+
+    patient = {task.task_id: task for task in dag.tasks if task.retries != 2}
+    assert sorted(patient) == ["publish", "resolve_model"]
+    for task in patient.values():
+        assert (task.retries, task.retry_delay, task.max_retry_delay) == (
+            8,
+            timedelta(seconds=30),
+            timedelta(minutes=5),
+        )
+
+
+def test_a_start_that_is_still_to_come_is_waited_for(project: Path) -> None:
+    declared = read_pipeline(project / "dags" / "pipelines" / "purchase_propensity.yaml")
+    later = declared.schedule.model_copy(update={"start_date": date(2999, 1, 1), "end_date": None})
+
+    dag = build(declared.model_copy(update={"schedule": later}))
+
+    assert dag.start_date == datetime(2999, 1, 1, tzinfo=UTC)
 
 
 def test_others_can_schedule_on_the_scores_and_the_publication() -> None:

@@ -96,7 +96,7 @@ def await_that(what: Callable[[], Any], seconds: float = 420) -> Any:
 def embedded(command: str, var: Path) -> None:
     ports = {f"SCORELINE_{name}_PORT": str(free_port()) for name in ("REDIS", "MLFLOW", "AIRFLOW", "LOOKUP")}
     others = {name: value for name, value in os.environ.items() if not name.startswith("SCORELINE_")}
-    variables = {**others, **ports, "SCORELINE_VAR": str(var), "SCORELINE_CLOCK": "real"}
+    variables = {**others, **ports, "SCORELINE_VAR": str(var)}
     subprocess.run([sys.executable, "-m", "infra.embedded", command], env=variables, cwd=ROOT, check=True, timeout=300)
 
 
@@ -111,8 +111,8 @@ def sourced(path: Path) -> dict[str, str]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """All services, 17 months of history, three days landed, a champion."""
     var = tmp_path_factory.mktemp("whole") / "a var"
-    embedded("up", var)
     try:
+        embedded("up", var)
         site = Site(var, sourced(var / "env"))
         land(var / "landing", FIRST_DAY, THIRD)
         site.scoreline("ingest", PIPELINE, "--from", str(FIRST_DAY), "--to", "1998-05-31", "--run-id", "history")
@@ -164,13 +164,21 @@ def test_a_bad_day_fails_by_name_and_what_was_live_answers_on(site: Site, first:
     path.write_text(good)
 
 
-def submitted(step: str) -> psutil.Process | None:
-    """Return the process of a running job: the Python driver that spark-submit started."""
+def submitted(site: Site, step: str) -> psutil.Process | None:
+    """Return the process of a running job of this site: the Python driver that spark-submit started."""
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if step in command and PIPELINE in command and any(part.endswith("__main__.py") for part in command):
+        if step in command and any(part.endswith("__main__.py") for part in command) and is_of(site, process):
             return process
     return None
+
+
+def is_of(site: Site, process: psutil.Process) -> bool:
+    """Tell whether a process works on this site's tables, and not on those of another Scoreline of this machine."""
+    try:
+        return bool(process.environ().get("SCORELINE_LAKE") == site.variables["SCORELINE_LAKE"])
+    except psutil.Error:
+        return False
 
 
 @pytest.mark.soak
@@ -180,7 +188,7 @@ def test_a_task_killed_in_each_step_is_retried_to_the_same_end(site: Site, first
     """The scheduler retries what was killed, and the day ends as if nothing had happened."""
     run_id = site.trigger(THIRD) if not tree else clear(site, f"test__{THIRD}")
     for step in ("ingest", "score", "publish"):
-        driver: psutil.Process = await_that(partial(submitted, step))
+        driver: psutil.Process = await_that(partial(submitted, site, step))
         time.sleep(5)
         victims = [driver, *driver.parents()[:3]] if tree else [driver]
         for victim in victims:

@@ -21,7 +21,7 @@ from serving.client import Client
 from serving.clock import Clock
 from tests.serving.conftest import service_at
 
-FIRST, DAY = date(2024, 1, 1), date(2024, 4, 30)
+FIRST, DAY = date(2024, 1, 1), date(2024, 3, 15)
 PIPELINE = "charger_fault"
 
 FILES = {
@@ -31,8 +31,8 @@ description: How likely a charging station reports a fault within a week; for pl
 owner: field-service
 entity_key: station_id
 schedule:
-  start_date: 2024-04-30
-  end_date: 2024-05-31
+  start_date: 2024-03-15
+  end_date: 2024-04-30
 sources:
   sessions:
     landing: sessions/{day}.csv

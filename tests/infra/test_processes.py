@@ -12,10 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.embedded import places, processes
-from infra.embedded.errors import EmbeddedError
+from infra.embedded import processes
+from infra.embedded.birth import began
 from infra.embedded.processes import MARK, Started, recorded, start, stop
-from tests.conftest import free_port
 
 SLEEP = "import time; time.sleep(600)"
 # A service whose task sits in a process group of its own, as Airflow's do, and says where it is.
@@ -108,7 +107,7 @@ def test_a_service_that_ignores_the_polite_signal_is_killed(monkeypatch: pytest.
 @pytest.mark.usefixtures("folders")
 def test_a_pid_that_somebody_else_has_now_is_left_alone() -> None:
     somebody = begin("somebody", SLEEP)
-    reused = replace(somebody, name="ours", began=somebody.began - 3600)
+    reused = replace(somebody, name="ours", began=somebody.began - 1)
 
     assert reused.process() is None
     assert stop([reused]) == 0
@@ -116,17 +115,43 @@ def test_a_pid_that_somebody_else_has_now_is_left_alone() -> None:
     assert stop([somebody]) == 1
 
 
-def test_a_port_that_was_asked_for_must_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("SCORELINE_REDIS_PORT", str(port))
-    assert places.choose_ports().redis == port
+@pytest.mark.usefixtures("folders")
+def test_a_record_of_before_the_boot_is_none() -> None:
+    somebody = begin("somebody", SLEEP)
+    processes.record(replace(somebody, boot="an earlier life of this machine"))
 
-    monkeypatch.setenv("SCORELINE_REDIS_PORT", "http")
-    with pytest.raises(EmbeddedError, match="SCORELINE_REDIS_PORT=http is no free port"):
-        places.choose_ports()
+    assert recorded() == []
+    assert stop([somebody]) == 1
 
 
-def test_a_preferred_port_that_is_taken_gives_way(redis_url: str) -> None:
-    taken = int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
+@pytest.mark.usefixtures("folders")
+def test_what_is_older_than_the_service_is_not_of_its_session() -> None:
+    """The leader is gone, and its number is the session of somebody who was there before."""
+    somebody = begin("somebody", FAMILY)
+    child = psutil.Process(int(first_words(somebody)))
+    os.kill(somebody.pid, signal.SIGKILL)
+    os.waitpid(somebody.pid, 0)
 
-    assert places.choose("redis", taken) != taken
+    assert stop([replace(somebody, name="ours", began=somebody.began + 3600)]) == 0
+    assert child.is_running()
+    child.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes have no start that nobody can set")
+def test_a_clock_that_is_set_changes_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = began(os.getpid())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 0.0)
+
+    assert began(os.getpid()) == before
+    with pytest.raises(psutil.NoSuchProcess):
+        began(2**22 + 1)
+
+
+@pytest.mark.usefixtures("folders")
+def test_a_record_cut_off_counts_as_none_and_is_said(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folders / "redis.json").write_text("")
+
+    assert recorded() == []
+    assert f"{folders}/redis.json cannot be read" in capsys.readouterr().err
+    processes.forget()
+    assert list(folders.glob("*.json")) == []

@@ -1,5 +1,7 @@
 """Set-up: what it checks before it trusts."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -8,10 +10,18 @@ from pathlib import Path
 import pytest
 
 from infra.setup import jars, packages, programs
+from infra.setup.__main__ import alone
 from infra.setup.conf import shell
 from infra.setup.errors import SetupError
 from tests.conftest import ROOT
 
+SECOND = """
+import sys
+from pathlib import Path
+from infra.setup.__main__ import alone
+with alone(Path(sys.argv[1])):
+    pass
+"""
 LOCK = (ROOT / packages.LOCK).read_text()
 
 
@@ -46,13 +56,77 @@ def test_a_jar_with_one_byte_changed_is_not_intact(tmp_path: Path) -> None:
 
 
 def test_a_java_that_is_none_is_passed_over(tmp_path: Path) -> None:
-    pretender = tmp_path / "java"
-    pretender.write_text("#!/bin/sh\necho 'openjdk 11.0.2 2019-01-15'\n")
-    pretender.chmod(0o755)
+    pretender = script(tmp_path / "java", "echo 'openjdk 11.0.2 2019-01-15'")
 
     assert not programs.starts_spark(pretender)
     assert not programs.starts_spark(tmp_path / "nothing")
-    assert programs.starts_spark(programs.java())
+    found = programs.find_java()
+    assert found
+    assert programs.starts_spark(found)
+
+
+def test_a_java_that_hangs_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "PATIENCE_S", 0.1)
+    hanging = script(tmp_path / "java", "exec sleep 60")
+
+    assert not programs.starts_spark(hanging)
+
+
+def test_a_program_that_was_cut_off_is_installed_again(tmp_path: Path) -> None:
+    whole = script(tmp_path / "whole", "echo uv 1.0")
+    cut = script(tmp_path / "cut", "exit 1")
+    (tmp_path / "empty").touch(mode=0o755)
+
+    assert packages.starts(whole)
+    assert not any(packages.starts(tmp_path / name) for name in ("empty", "nothing"))
+    assert not packages.starts(cut)
+
+
+def test_packages_do_not_change_under_running_services(tmp_path: Path) -> None:
+    services = tmp_path / "var/run/services"
+    services.mkdir(parents=True)
+    (services / "mlflow.json").write_text("")
+    packages.refuse_under_services(tmp_path)
+
+    (services / "redis.json").write_text(json.dumps({"pid": os.getpid()}))
+
+    with pytest.raises(SetupError, match="redis run from it: `make down` first"):
+        packages.refuse_under_services(tmp_path)
+
+
+def test_a_second_set_up_waits_for_the_first(tmp_path: Path) -> None:
+    with alone(tmp_path / "lock"):
+        second = subprocess.Popen([sys.executable, "-c", SECOND, tmp_path / "lock"], stdout=subprocess.PIPE, cwd=ROOT)
+        assert second.stdout
+        assert b"another one is at work here" in second.stdout.readline()
+        assert second.poll() is None
+    assert second.wait(30) == 0
+    second.stdout.close()
+
+
+def test_redis_is_path_s_then_the_linked_one_before_anything_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "install", lambda *_: pytest.fail("nothing has to be installed"))
+    known = script(tmp_path / "known", "true")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/redis-server").symlink_to(known)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert programs.redis(tmp_path) == known, "a link never names itself"
+
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert programs.redis(tmp_path) == known
+
+    (tmp_path / "path").mkdir()
+    of_path = script(tmp_path / "path/redis-server", "true")
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert programs.redis(tmp_path) == of_path
+
+
+def script(path: Path, line: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    return path
 
 
 def test_a_shell_gets_paths_with_spaces_and_quotes_whole(tmp_path: Path) -> None:
