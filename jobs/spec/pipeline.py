@@ -1,7 +1,7 @@
 """What a pipeline's YAML may say, as types."""
 
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -109,6 +109,11 @@ class Schedule(Declared):
         if self.end_date and self.end_date < self.start_date:
             raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}: write a later end_date")
         return self
+
+    def newest_as_of(self, now: datetime) -> datetime:
+        """Return the newest as_of that a run started at `now` (UTC) can have: a midnight, the last one at most."""
+        today = now.date() if self.end_date is None else min(now.date(), self.end_date + timedelta(days=1))
+        return datetime.combine(today, time(), UTC)
 
 
 class Source(Declared):

@@ -44,6 +44,9 @@ def test_a_fault_is_one_line_and_says_that_a_retry_cannot_help(tmp_path: Path) -
     [
         (("ingest", "purchase_propensity"), "give either --day D or --from D --to D"),
         (("ingest", "purchase_propensity", "--from", "1998-06-02", "--to", "1998-06-01"), "is before --from"),
+        (("score", "purchase_propensity", "--day", "1998-06-01", "--model-version", "3"), "together, or neither"),
+        (("score", "purchase_propensity", "--day", "1998-06-01", "--model-digest", "0"), "together, or neither"),
+        (("train", "purchase_propensity", "--as-of", "1998-06-01", "--alias", "v2"), "'v2' is not an alias"),
         (("score", "purchase_propensity"), "Missing option '--day'"),
         (("score", "purchase_propensity", "--day", "June"), "'June' does not match"),
     ],
