@@ -57,6 +57,13 @@ def test_a_wrong_use_is_said(command: tuple[str, ...], message: str) -> None:
     assert message in done.stderr
 
 
+def test_a_version_that_is_not_there_is_not_promoted(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    done = scoreline("model", "promote", "purchase_propensity", "7", SCORELINE_MLFLOW_URI=uri)
+    assert done.returncode == 3
+    assert "there is no version 7 of model purchase_propensity" in done.stderr.splitlines()[-1]
+
+
 def test_a_wrong_setting_is_named() -> None:
     done = scoreline("publish", "purchase_propensity", "--day", "1998-06-01", SCORELINE_CLOCK="noon")
     assert done.returncode == 1

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import FrameFault
 from jobs.features import features, labels, population, with_validity
+from jobs.session import MEANING
 
 START = datetime(1998, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -20,6 +21,11 @@ DELIVERIES = st.dictionaries(
     st.tuples(st.sampled_from(["x", "y", None]), st.integers(1, 2), st.integers(1, 3)),
     max_size=21,
 )
+
+
+def test_what_a_query_means_is_no_clusters_choice(spark: SparkSession) -> None:
+    assert {key: spark.conf.get(key) for key in MEANING} == MEANING
+    assert {"spark.sql.ansi.enabled", "spark.sql.decimalOperations.allowPrecisionLoss"} <= MEANING.keys()
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """A pipeline's YAML: what is right is read, what is wrong is refused by file, line, field and remedy."""
 
 import json
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import SpecError
 from jobs.spec import Pipeline, Settings, load_pipeline, load_pipelines, read_pipeline, settings
+from jobs.spec.pipeline import Schedule
 from tests.conftest import ROOT
 
 YAML = ROOT / "dags" / "pipelines" / "purchase_propensity.yaml"
@@ -167,6 +169,15 @@ def test_a_mistake_in_another_file_is_no_concern_of_a_pipeline(tmp_path: Path) -
     folder = project_of_two(tmp_path)
     (folder / "broken.yaml").write_text("a: [")
     assert load_pipeline(folder, "churn").name == "churn"
+
+
+def test_no_run_looks_back_from_later_than_now_or_the_last_interval() -> None:
+    now = datetime(1998, 6, 20, 13, tzinfo=UTC)
+    ends = Schedule(start_date=date(1998, 6, 1), end_date=date(1998, 6, 30))
+    assert ends.newest_as_of(now) == datetime(1998, 6, 20, tzinfo=UTC)
+    assert ends.newest_as_of(now + timedelta(days=400)) == datetime(1998, 7, 1, tzinfo=UTC)
+    endless = Schedule(start_date=date(1998, 6, 1))
+    assert endless.newest_as_of(now + timedelta(days=30)) == datetime(1998, 7, 20, tzinfo=UTC)
 
 
 def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
