@@ -57,6 +57,8 @@ def ingest(pipeline: str, run_id: str, day: datetime | None, first: datetime | N
 @click.option("--model-digest", help="SHA-256 that the version's artefact must have.")
 def score(pipeline: str, run_id: str, day: datetime, model_version: str | None, model_digest: str | None) -> None:
     """Score the population at the end of a day."""
+    if bool(model_version) != bool(model_digest):
+        raise click.UsageError("give --model-version and --model-digest together, or neither of them")
     with started_run(pipeline, day.date(), run_id) as run:
         from jobs.registry import resolve
         from jobs.score import score as score_day
@@ -83,14 +85,16 @@ def publish(pipeline: str, run_id: str, day: datetime) -> None:
 @cli.command()
 @PIPELINE
 @click.option("--as-of", type=DAY, required=True, help="What the training may know: labels mature at this instant.")
+@click.option("--alias", help="Alias to give to the model, such as challenger; default: the one that runs resolve.")
 @click.option("--if-missing", is_flag=True, help="Do nothing where the alias names a version already.")
-def train(pipeline: str, as_of: datetime, if_missing: bool) -> None:  # noqa: FBT001  reason: click passes flags so
-    """Train, compare, report, and register a model as the champion."""
+def train(pipeline: str, as_of: datetime, alias: str | None, if_missing: bool) -> None:  # noqa: FBT001  reason: click passes flags so
+    """Train, compare, report, and register a model under an alias."""
     from jobs.session import spark_session
     from jobs.training import has_champion
     from jobs.training import train as train_model
 
     declared, found = _declared(pipeline)
+    declared = _under(declared, alias or declared.model.alias)
     if if_missing and has_champion(declared, found):
         click.echo(f"{declared.model.name}@{declared.model.alias} is there; nothing to do")
         return
@@ -114,6 +118,20 @@ def resolve_model(pipeline: str, run_id: str, recorded_as: str | None) -> None:
     declared, found = _declared(pipeline)
     version = resolve_for_run(found.mlflow_uri, declared, recorded_as or run_id)
     click.echo(json.dumps({"name": version.name, "version": version.version, "digest": version.digest}))
+
+
+@model.command("promote")
+@PIPELINE
+@click.argument("version")
+def promote_model(pipeline: str, version: str) -> None:
+    """Let the alias name a registered VERSION, once its artefact proves to be what was registered."""
+    from jobs.registry import promote
+    from serving.settings import settings as serving_settings
+
+    declared, found = _declared(pipeline)
+    newest = declared.schedule.newest_as_of(serving_settings().clock.now())
+    promoted = promote(found.mlflow_uri, declared, version, newest)
+    click.echo(f"{promoted.name} version {promoted.version} is the {declared.model.alias}")
 
 
 @cli.command()
@@ -169,6 +187,15 @@ def started_run(pipeline: str, day: date, run_id: str) -> "Iterator[Run]":
 def _declared(pipeline: str) -> tuple[Pipeline, Settings]:
     found = settings()
     return load_pipeline(found.pipelines, pipeline), found
+
+
+def _under(pipeline: Pipeline, alias: str) -> Pipeline:
+    """Return the pipeline with another alias of its model."""
+    try:
+        model = type(pipeline.model)(name=pipeline.model.name, alias=alias)
+    except ValueError as error:
+        raise click.BadParameter(f"'{alias}' is not an alias that MLflow takes", param_hint="--alias") from error
+    return pipeline.model_copy(update={"model": model})
 
 
 def _instant(day: date) -> datetime:

@@ -1,5 +1,7 @@
 """Files on any Hadoop file system, through the JVM that Spark runs on; no file is ever held in memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,34 +42,36 @@ class FileSystem:
         return str(self._jvm.org.apache.hadoop.fs.Path(path).toUri().toString())
 
     def sha256(self, path: str) -> str:
-        """Return the SHA-256 of a file's bytes, in hexadecimal."""
-        stream = self._open(path)
-        try:
-            return str(self._jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream))
-        finally:
-            stream.close()
+        """Return the SHA-256 of a file's bytes, in hexadecimal.
 
-    def first_line(self, path: str) -> str | None:
+        Raises:
+            OSError: the file can't be read.
+        """
+        with self._opened(path) as stream:
+            return str(self._jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream))
+
+    def first_line(self, path: str, longest: int) -> str | None:
         """Return a text file's first line, unpacked as its name says; None when it has not one.
 
         A packed file is read to its end, so that a truncated one is noticed here and not in the middle of a job.
 
         Raises:
-            OSError: the file can't be read, or ends too early.
+            OSError: the file can't be read, ends too early, or has no end of a line within `longest` bytes.
         """
-        stream = self._open(path)
         factory = self._jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(self._configuration)
         codec = factory.getCodec(self._jvm.org.apache.hadoop.fs.Path(path))
-        try:
+        with self._opened(path) as stream:
             unpacked = stream if codec is None else codec.createInputStream(stream)
-            reader = self._jvm.java.io.BufferedReader(self._jvm.java.io.InputStreamReader(unpacked, "UTF-8"))
-            line = reader.readLine()
+            line = self._line(unpacked, longest)
             if codec is not None:
-                reader.transferTo(self._jvm.java.io.Writer.nullWriter())
-        except Py4JJavaError as error:
-            raise OSError(str(error.java_exception.toString())) from None
-        finally:
-            stream.close()
+                unpacked.transferTo(self._jvm.java.io.OutputStream.nullOutputStream())
+        return line
+
+    def _line(self, stream: Any, longest: int) -> str | None:
+        start = self._jvm.org.apache.commons.io.input.BoundedInputStream(stream, longest + 1)
+        line = self._jvm.java.io.BufferedReader(self._jvm.java.io.InputStreamReader(start, "UTF-8")).readLine()
+        if line is not None and len(str(line).encode("utf-8", "replace")) > longest:
+            raise OSError(f"its first line is longer than {longest} bytes, so it is no CSV text")
         return None if line is None else str(line)
 
     def make_folder(self, name: str) -> None:
@@ -85,6 +89,15 @@ class FileSystem:
         path = self._path(name)
         self._of(path).delete(path, True)  # noqa: FBT003  reason: Java's signature; True is recursive
 
-    def _open(self, path: str) -> Any:
-        place = self._jvm.org.apache.hadoop.fs.Path(path)
-        return self._of(place).open(place)
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[Any]:
+        """Give a file's stream, and what Java says of it as an OSError."""
+        try:
+            place = self._jvm.org.apache.hadoop.fs.Path(path)
+            stream = self._of(place).open(place)
+            try:
+                yield stream
+            finally:
+                stream.close()
+        except Py4JJavaError as error:
+            raise OSError(str(error.java_exception.toString())) from None

@@ -17,6 +17,7 @@ from jobs.filesystem import FileSystem
 from jobs.tables import Table
 
 NEVER = -1
+LONGEST_COMMIT_INFO = 2**20  # bytes
 # They have no base of their own in Python, though they have one in Scala.
 CONFLICTS = (
     delta_exceptions.ConcurrentAppendException,
@@ -146,7 +147,7 @@ class Lake:
 
     def _written_by(self, name: str, version: int, mark: str) -> bool:
         """Tell whether a version carries `mark`; its commitInfo is the first line of a commit, as Delta writes them."""
-        line = self.files.first_line(self.path(f"{name}/_delta_log/{version:020}.json"))
+        line = self.files.first_line(self.path(f"{name}/_delta_log/{version:020}.json"), LONGEST_COMMIT_INFO)
         return bool(json.loads(line or "{}").get("commitInfo", {}).get("userMetadata") == mark)
 
     def _snapshot(self, name: str) -> Any:

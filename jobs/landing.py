@@ -11,6 +11,7 @@ from jobs.filesystem import FileSystem
 from jobs.spec import Source
 
 READERS = 8
+LONGEST_HEADER = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def delivered(files: FileSystem, source: Source, days: Sequence[date]) -> list[L
 
 
 def _of_day(files: FileSystem, source: Source, day: date) -> Iterator[tuple[str, int]]:
-    pattern = source.landing.format(day=day.isoformat())
+    pattern = _pattern(source, day)
     found = files.glob(pattern)
     if not found:
         raise FileFault(
@@ -50,21 +51,27 @@ def _of_day(files: FileSystem, source: Source, day: date) -> Iterator[tuple[str,
     yield from found
 
 
+def _pattern(source: Source, day: date) -> str:
+    return source.landing.replace("{day}", day.isoformat())
+
+
 def _inspect(files: FileSystem, source: Source, day: date, path: str, size: int) -> LandingFile:
     name = _name(source, day, path)
     if size == 0:
         raise FileFault(f"{name}: the file has no bytes; deliver it again (a header alone is a quiet day)")
     try:
-        header = files.first_line(path)
+        header, digest = files.first_line(path, LONGEST_HEADER), files.sha256(path)
     except OSError as error:
-        raise FileFault(f"{name}: the file can't be read to its end ({error}); deliver it again") from None
+        raise FileFault(
+            f"{name}: the file can't be read to its end ({error}); make it readable, or deliver it again"
+        ) from None
     _check_header(name, header, list(source.columns))
-    return LandingFile(path, files.uri(path), name, day, files.sha256(path))
+    return LandingFile(path, files.uri(path), name, day, digest)
 
 
 def _name(source: Source, day: date, path: str) -> str:
     """Return the part of a path below the landing folder, which is as deep as the pattern."""
-    depth = source.landing.format(day=day.isoformat()).count("/") + 1
+    depth = _pattern(source, day).count("/") + 1
     return "/".join(path.split("/")[-depth:])
 
 

@@ -1,7 +1,8 @@
 """The model registry: what a run resolves once, fetches by digest, and what training registers. MLflow behind it."""
 
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -16,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import artefact
-from jobs.errors import ArtefactRefused, DataFault, ModelMissing, RegistryUnavailable
+from jobs.errors import ArtefactRefused, DataFault, ModelMissing, ModelRefused, RegistryUnavailable
 from jobs.spec import Pipeline
 
 DIGEST = "scoreline.digest"
@@ -24,6 +25,8 @@ FEATURES = "scoreline.features"
 RUN_ID = "scoreline.run_id"
 MODEL_TAGS = ("scoreline.model_name", "scoreline.model_version", "scoreline.model_digest")
 SQLITE = "sqlite:///"
+# What cannot end the quoted text of MLflow's filter, whatever else it has.
+RUN_ID_TEXT = re.compile(r"[^'\"`\\\x00-\x1f\x7f]+")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -141,11 +144,31 @@ def register(uri: str, candidate: Candidate, alias: str) -> ModelVersion:
             version = _upload(uri, candidate, run)
             verified = fetch(uri, version.name, version.version, version.digest)
         except BaseException:
-            _client(uri).set_terminated(run.info.run_id, "FAILED")
+            with suppress(Exception):  # the first fault is the one to tell, and this may fail for the same reason
+                _client(uri).set_terminated(run.info.run_id, "FAILED")
             raise
         _client(uri).set_terminated(run.info.run_id)
         _client(uri).set_registered_model_alias(candidate.name, alias, version.version)
     return verified.version
+
+
+def promote(uri: str, pipeline: Pipeline, version: str, newest_as_of: datetime) -> ModelVersion:
+    """Give the pipeline's alias to a registered version, after reading its artefact as a scoring run would.
+
+    Raises:
+        ModelMissing, ArtefactRefused: there is no such version, or its artefact is not what was registered.
+        ModelRefused: it knows labels after `newest_as_of`, so that no run could score with it yet.
+    """
+    model = pipeline.model
+    found = fetch(uri, model.name, version, _model_version(_version(uri, model.name, version)).digest)
+    if found.training_as_of > newest_as_of:
+        raise ModelRefused(
+            f"model {model.name} version {version} knows labels up to {found.training_as_of:%Y-%m-%d}, after "
+            f"{newest_as_of:%Y-%m-%d}, the newest as_of to score; {model.alias} stays where it is: promote it later"
+        )
+    with _talking(uri):
+        _client(uri).set_registered_model_alias(model.name, model.alias, version)
+    return found.version
 
 
 def _upload(uri: str, candidate: Candidate, run: Any) -> ModelVersion:
@@ -178,8 +201,8 @@ def _download(uri: str, name: str, version: str, what: str) -> dict[str, bytes]:
 
 
 def _recorded(uri: str, experiment: str, run_id: str) -> tuple[str, str, str] | None:
-    if "'" in run_id or "\\" in run_id:
-        raise DataFault(f"run id {run_id!r} has a quote or a backslash; give the run another id")
+    if not RUN_ID_TEXT.fullmatch(run_id):
+        raise DataFault(f"run id {run_id!r} is empty, or has a quote, a backslash or a control character; give another")
     with _talking(uri):
         runs = _client(uri).search_runs(
             [experiment], f"tags.`{RUN_ID}` = '{run_id}'", order_by=["attributes.start_time ASC"], max_results=1

@@ -8,13 +8,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import DataFault, FrameFault
-from jobs.features import feature_names, features, population, with_validity
+from jobs.features import features, population, with_validity
 from jobs.lake import Fence
 from jobs.quality import Measure, count
 from jobs.registry import VerifiedArtefact, fetch
 from jobs.run import CHAMPION, Run, Staging
-from jobs.scoring import score_frame
-from jobs.sqlfile import read_sql
+from jobs.scoring import require_features, score_frame
+from jobs.sqlfile import naming, pipeline_sql
 from jobs.tables import Table, features_table, scores_table, superseded
 from serving.head import Limits
 
@@ -123,16 +123,18 @@ def _pinned(run: Run, artefact: VerifiedArtefact) -> Pinned:
 
 
 def _staged(run: Run, pinned: Pinned, staging: Staging) -> Result:
-    name, lake, model = run.pipeline.name, run.lake, pinned.artefact
+    lake, model = run.lake, pinned.artefact
     read = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
     dimensions = {
         each: with_validity(read[_dimension(each)], run.pipeline.entity_key) for each in run.pipeline.dimensions
     }
-    sql = {kind: read_sql(run.settings.sql(name, kind)) for kind in ("population", "features")}
-    spine = staging.write(population(read[_events(run)], [run.as_of], sql["population"].text), "spine")
-    planned = features(read[_events(run)], spine, dimensions, sql["features"].text)
-    _refuse_other_features(feature_names(planned), model)
-    seen = staging.write(planned, "features")
+    sql = {kind: pipeline_sql(run.settings, run.pipeline, kind) for kind in ("population", "features")}
+    with naming(sql["population"].path):
+        spine = staging.write(population(read[_events(run)], [run.as_of], sql["population"].text), "spine")
+    with naming(sql["features"].path):
+        planned = features(read[_events(run)], spine, dimensions, sql["features"].text)
+        require_features(planned, model.version.features)
+        seen = staging.write(planned, "features")
     rows = _matched(spine, seen)
     scored = score_columns(score_frame(seen, model.blob, model.version.features), run, pinned)
     return Result(seen, staging.write(scored, "scores"), rows)
@@ -210,13 +212,3 @@ def _refuse_other_scores(result: Result) -> None:
         raise FrameFault(f"the model gave {found[0]} scores for {result.rows} rows; give one for each")
     if found[1] is not None:
         raise FrameFault(f"the model's score of key {found[1]} is not finite; train one that scores every row")
-
-
-def _refuse_other_features(names: tuple[str, ...], artefact: VerifiedArtefact) -> None:
-    expected = artefact.version.features
-    missing = [name for name in expected if name not in names]
-    if missing:
-        raise DataFault(
-            f"features.sql gives no {', '.join(missing)}, which model {artefact.version.name} version "
-            f"{artefact.version.version} needs; add them, or train and promote a model on the features there are"
-        )

@@ -73,8 +73,26 @@ def score_frame(features: DataFrame, blob: bytes, names: Sequence[str]) -> DataF
     Raises:
         FrameFault: a feature of the model is missing from the frame, or is not a number.
     """
-    _require_features(features, names)
+    require_features(features, names)
     return features.select("key", "as_of", *names).mapInArrow(_scorer(blob, tuple(names)), SCORE_SCHEMA)
+
+
+def require_features(frame: DataFrame, names: Sequence[str]) -> None:
+    """Refuse a frame without the features `names`, or in which one is not a number.
+
+    Raises:
+        FrameFault: as said.
+    """
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        raise FrameFault(
+            f"features {', '.join(missing)} of the model are not among the columns of features.sql; "
+            "give them back, or train and promote a model without them"
+        )
+    wrong = [name for name in names if not isinstance(frame.schema[name].dataType, _NUMBERS)]
+    if wrong:
+        kinds = ", ".join(f"{name} is {frame.schema[name].dataType.simpleString()}" for name in wrong)
+        raise FrameFault(f"features.sql: {kinds}; cast what the model takes to DOUBLE")
 
 
 def require_batch_invariance(model: ScoringModel, matrix: Matrix) -> None:
@@ -104,19 +122,6 @@ def _refuse_variance(bits: NDArray[np.uint32], scores: Scores, size: int) -> Non
             f"the model gives {differing} of {len(bits)} rows other scores in batches of {size} than in one of "
             f"{CHUNK_ROWS}, so that no score could be reproduced; use a model that scores each row by itself"
         )
-
-
-def _require_features(frame: DataFrame, names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
-        raise FrameFault(
-            f"features {', '.join(missing)} of the model are not among the columns of features.sql; "
-            "give them back, or train and promote a model without them"
-        )
-    wrong = [name for name in names if not isinstance(frame.schema[name].dataType, _NUMBERS)]
-    if wrong:
-        kinds = ", ".join(f"{name} is {frame.schema[name].dataType.simpleString()}" for name in wrong)
-        raise FrameFault(f"features.sql: {kinds}; cast what the model takes to DOUBLE")
 
 
 def _scorer(blob: bytes, names: tuple[str, ...]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

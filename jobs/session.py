@@ -2,9 +2,12 @@
 
 from pyspark.sql import SparkSession
 
-# Time zone and parameters decide what a query means, so no cluster's configuration may change them.
+# These decide what a query means (time zone, overflow and division by zero, the scale of a quotient, parameters), so no
+# cluster's configuration may change them.
 MEANING = {
     "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.decimalOperations.allowPrecisionLoss": "true",
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     # Without it Delta's extension leaves named parameters unbound (UNBOUND_SQL_PARAMETER).

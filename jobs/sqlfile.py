@@ -1,31 +1,33 @@
 """A pipeline's SQL files: read, parsed, and refused where a query could give another answer the second time."""
 
 import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlglot
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from sqlglot import exp
-from sqlglot.errors import ParseError
+from sqlglot.errors import ParseError, SqlglotError
 
 from jobs.errors import SqlRefused
+from jobs.spec import Pipeline, Settings
+from jobs.sqlrules import Reads, refusals
 
-# Each of these depends on the order of rows, on the clock or on chance, so that a replay could differ.
-_ORDER = "it depends on the order of rows: use min, max, min_by or max_by over a unique column, or array_sort"
-_CLOCK = "it depends on the clock: use as_of"
-_CHANCE = "it depends on chance: use a hash of the key"
-_APPROXIMATE = "its result depends on how rows are split: use an exact aggregate"
-REFUSED = {
-    **dict.fromkeys(("first", "last", "any_value", "first_value", "last_value", "arg_any"), _ORDER),
-    **dict.fromkeys(("monotonically_increasing_id", "spark_partition_id", "input_file_name", "shuffle"), _ORDER),
-    **dict.fromkeys(("now", "curdate", "current_date", "current_timestamp", "current_time", "localtimestamp"), _CLOCK),
-    **dict.fromkeys(("unix_timestamp", "current_timezone", "current_user", "current_catalog"), _CLOCK),
-    **dict.fromkeys(("rand", "randn", "random", "randstr", "uniform", "uuid"), _CHANCE),
-    **dict.fromkeys(("approx_count_distinct", "approx_distinct", "approx_percentile", "approx_quantile"), _APPROXIMATE),
-    **dict.fromkeys(("percentile_approx", "approx_top_k", "hll_sketch_agg"), _APPROXIMATE),
+VIEWS = {
+    "population": ("events", "as_ofs"),
+    "features": ("events", "spine"),
+    "labels": ("events", "spine"),
+    "evaluation": ("features",),
 }
-COLLECTED = ("collect_list", "collect_set", "array_agg", "array_unique_agg")
-SORTS = ("array_sort", "sort_array", "sort_array_desc")
+# ISO 9075's classes of what a query's author can mend: cardinality, data, syntax and names, and raise_error().
+_AUTHOR = re.compile(r"(21|22|42|P0)\w{3}")
+_STATE = re.compile(r"SQLSTATE: (\w{5})")
+# Spark's advice, which jobs.session makes impossible to follow.
+_BYPASS = re.compile(r' If necessary set "spark\.sql\.ansi\.enabled" to "false" to bypass this error\.')
 
 
 @dataclass(frozen=True)
@@ -41,41 +43,71 @@ class SqlFile:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def read_sql(path: Path) -> SqlFile:
-    """Return the one SELECT of the file `path`.
+def pipeline_sql(settings: Settings, pipeline: Pipeline, kind: str) -> SqlFile:
+    """Return the pipeline's SQL file of a kind (population, features, labels, evaluation).
 
     Raises:
-        SqlRefused: the file is missing, is not one SELECT, or calls what could give another answer the second time.
+        SqlRefused: as read_sql, or it reads another table than the views of its kind.
     """
+    dimensions = tuple(pipeline.dimensions) if kind == "features" else ()
+    columns = [column for source in pipeline.sources.values() for column in source.columns.items()]
+    inexact = frozenset(name for name, type_ in columns if type_ in ("float", "double"))
+    return read_sql(settings.sql(pipeline.name, kind), Reads(frozenset((*VIEWS[kind], *dimensions)), inexact))
+
+
+def read_sql(path: Path, reads: Reads | None = None) -> SqlFile:
+    """Return the one SELECT of the file `path`; without `reads` it may read any view.
+
+    Raises:
+        SqlRefused: the file is missing, is not one SELECT, reads what is not a view, or calls what could give another
+            answer the second time. That an ORDER BY has ties, a file alone does not tell.
+    """
+    text = _text(path)
+    query = _query(path, text)
+    for refusal in refusals(query, reads):
+        raise SqlRefused(f"{path}: {refusal}")
+    return SqlFile(path, text)
+
+
+@contextmanager
+def naming(*paths: Path) -> Iterator[None]:
+    """Name the SQL file in what Spark says of it, be it while a query is resolved or while its rows are computed.
+
+    What a query's author can't mend (a full disk, a lost executor) passes as it is.
+
+    Raises:
+        SqlRefused: Spark refuses a query of one of `paths`, or a value in it can't be computed.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        state = _STATE.search(str(error))
+        if state is None or not _AUTHOR.fullmatch(state[1]):
+            raise
+        raise SqlRefused(f"{' or '.join(map(str, paths))}: {_first_line(str(error))}") from error
+
+
+def _first_line(text: str) -> str:
+    return _BYPASS.sub("", text[max(text.find("["), 0) :].splitlines()[0]).strip()
+
+
+def _text(path: Path) -> str:
     if not path.is_file():
         raise SqlRefused(f"{path} does not exist: write it (see 'Adding a pipeline' in the README)")
-    text = path.read_text("utf-8")
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise SqlRefused(f"{path}: this file is not UTF-8 text; save it as UTF-8") from None
+
+
+def _query(path: Path, text: str) -> exp.Query:
     try:
         statements = [found for found in sqlglot.parse(text, dialect="spark") if found is not None]
     except ParseError as error:
         where = error.errors[0]
         raise SqlRefused(f"{path}:{where.get('line')}: this is not Spark SQL: {where.get('description')}") from None
+    except SqlglotError as error:
+        raise SqlRefused(f"{path}: this is not Spark SQL: {error}; is a quote or a comment left open?") from None
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise SqlRefused(f"{path}: has {len(statements)} statements: write one SELECT")
-    for call in statements[0].find_all(exp.Func):
-        _refuse(path, call)
-    return SqlFile(path, text)
-
-
-def _refuse(path: Path, call: exp.Func) -> None:
-    written = call.sql(dialect="spark").split("(")[0].lower()
-    names = {written, *(name.lower() for name in call.sql_names())}
-    for name in sorted(names & REFUSED.keys()):
-        raise SqlRefused(f"{path}: {written}() is refused: {REFUSED[name]}")
-    if names & set(COLLECTED) and not _sorted(call):
-        raise SqlRefused(f"{path}: {written}() is refused: {_ORDER}; sort_array(...) around it will do")
-
-
-def _sorted(call: exp.Func) -> bool:
-    parent = call.parent
-    while isinstance(parent, exp.Filter | exp.Paren):
-        parent = parent.parent
-    if not isinstance(parent, exp.Func):
-        return False
-    names = {name.lower() for name in parent.sql_names()} | {parent.name.lower()}
-    return bool(names & set(SORTS))
+    return statements[0]

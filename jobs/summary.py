@@ -1,10 +1,11 @@
 """What a run did, in words: read from the tables, without Spark."""
 
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
 from jobs.errors import DataFault
 from jobs.spec import Pipeline, Settings
@@ -18,21 +19,30 @@ def summarise(settings: Settings, pipeline: Pipeline, day: date, run_id: str) ->
     Raises:
         DataFault: a step left no record.
     """
-    rows = _measures(settings, pipeline, run_id)
+    rows = _measures(settings, pipeline, day, run_id)
     lines = [f"{pipeline.name} {day}, run {run_id}"]
     for step in STEPS:
         mine = [row for row in rows if row["step"] == step]
         if not mine:
             raise DataFault(
-                f"{pipeline.name} {day}: {step} left no record of run {run_id}; clear that task to run it again"
+                f"{pipeline.name} {day}: {step} left no record of run {run_id}; clear that task to run it again, "
+                f"or run `scoreline {step} {pipeline.name} --day {day} --run-id {run_id}`"
             )
         lines.append(f"  {step}: {_in_words(_newest(mine))}")
     return "\n".join(lines)
 
 
-def _measures(settings: Settings, pipeline: Pipeline, run_id: str) -> list[dict[str, object]]:
-    table = DeltaTable(f"{settings.lake}/quality/{pipeline.name}").to_pyarrow_dataset()
-    found: pa.Table = table.to_table(filter=pc.field("run_id") == run_id)
+def _measures(settings: Settings, pipeline: Pipeline, day: date, run_id: str) -> list[dict[str, object]]:
+    name = f"quality/{pipeline.name}"
+    try:
+        table = DeltaTable(settings.table(name)).to_pyarrow_dataset()
+    except TableNotFoundError:
+        raise DataFault(
+            f"{name} does not exist, for nothing was measured yet: run `scoreline ingest {pipeline.name} --day {day}`, "
+            "then score and publish"
+        ) from None
+    as_of = pa.scalar(datetime.combine(day + timedelta(days=1), time(), UTC), pa.timestamp("us", tz="UTC"))
+    found: pa.Table = table.to_table(filter=(pc.field("run_id") == run_id) & (pc.field("as_of") == as_of))
     return list(found.to_pylist())
 
 

@@ -1,17 +1,26 @@
 """What a pipeline's YAML may say, as types."""
 
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 SQL_TYPE = re.compile(
-    r"string|boolean|tinyint|smallint|int|bigint|float|double|date|timestamp|decimal\(\d{1,2},\s*\d{1,2}\)"
+    r"string|boolean|tinyint|smallint|int|bigint|float|double|date|timestamp|decimal\((?P<digits>\d{1,2}),\s*(?P<scale>\d{1,2})\)"
 )
-RESERVED = frozenset({"key", "as_of", "events", "spine", "as_ofs", "day", "file_digest", "source_file", "parse_fault"})
-CRON_FIELDS = 5
+DIGITS = 38  # of Spark's DECIMAL
+# Columns that jobs add to what was delivered, for good or on the way to a table.
+RESERVED = frozenset(
+    {"key", "as_of", "day", "file_digest", "source_file", "delivered_at", "uri", "parse_fault", "raw", "n", "faults",
+     "reasons", "run_id", "valid_from", "valid_to", "content", "before", "new"}
+)  # fmt: skip
+PREFIXES = ("typed_", "fault_")
+VIEWS = frozenset({"events", "spine", "as_ofs", "features"})
+CRON = re.compile(r"([0-5]?\d) ([01]?\d|2[0-3]) \* \* \*")
+ALIAS = re.compile(r"(?!v\d+$|latest$)[a-z][a-z0-9_]*")
+ROLES = ("event_time", "arrived_at", "event_id")
 
 
 def _identifier(value: str) -> str:
@@ -21,16 +30,30 @@ def _identifier(value: str) -> str:
 
 
 def _column(value: str) -> str:
-    if value in RESERVED:
-        raise ValueError(f"'{value}' is a name that Scoreline uses itself: choose another for this column")
+    if value in RESERVED or value.startswith(PREFIXES):
+        raise ValueError(
+            f"'{value}' is a name that Scoreline uses itself: have this column delivered under another name"
+        )
     return _identifier(value)
 
 
+def _alias(value: str) -> str:
+    if not ALIAS.fullmatch(value):
+        raise ValueError(
+            f"'{value}' is not an alias: write lower-case letters, digits and _, a letter first; "
+            "MLflow keeps 'latest' and v1, v2, ... for itself"
+        )
+    return value
+
+
 def _sql_type(value: str) -> str:
-    if not SQL_TYPE.fullmatch(value):
+    found = SQL_TYPE.fullmatch(value)
+    if not found:
         raise ValueError(
             f"'{value}' is not a column type: write string, int, bigint, double, date, timestamp, decimal(10,2)"
         )
+    if found["digits"] and not max(1, int(found["scale"])) <= int(found["digits"]) <= DIGITS:
+        raise ValueError(f"'{value}' can't be: write decimal(p,s) with p of 1 to {DIGITS} digits, s of them fractional")
     return value
 
 
@@ -41,13 +64,16 @@ def _landing(value: str) -> str:
         )
     if value.startswith("/") or ".." in value.split("/"):
         raise ValueError(f"'{value}' leaves the landing folder: write a path relative to it")
+    if set("{}") & set(value.replace("{day}", "")):
+        raise ValueError(f"'{value}' has braces other than {{day}}, which not all that read it know: write * or [ab]")
     return value
 
 
 def _cron(value: str) -> str:
-    fields = value.split()
-    if len(fields) != CRON_FIELDS or not (fields[0].isdigit() and fields[1].isdigit()) or fields[2:] != ["*"] * 3:
-        raise ValueError(f"'{value}' is not a daily schedule: write five fields, as in 0 0 * * * (minute, hour, * * *)")
+    if not CRON.fullmatch(" ".join(value.split())):
+        raise ValueError(
+            f"'{value}' is not a daily schedule: write five fields, as in 30 2 * * * (minute, hour, * * *)"
+        )
     return value
 
 
@@ -55,6 +81,7 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 Column = Annotated[str, AfterValidator(_column)]
 SqlType = Annotated[str, AfterValidator(_sql_type)]
 Landing = Annotated[str, AfterValidator(_landing)]
+Alias = Annotated[str, AfterValidator(_alias)]
 Cron = Annotated[str, AfterValidator(_cron)]
 
 
@@ -83,6 +110,11 @@ class Schedule(Declared):
             raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}: write a later end_date")
         return self
 
+    def newest_as_of(self, now: datetime) -> datetime:
+        """Return the newest as_of that a run started at `now` (UTC) can have: a midnight, the last one at most."""
+        today = now.date() if self.end_date is None else min(now.date(), self.end_date + timedelta(days=1))
+        return datetime.combine(today, time(), UTC)
+
 
 class Source(Declared):
     """One kind of file that an upstream system delivers, and the table that it becomes."""
@@ -92,7 +124,9 @@ class Source(Declared):
     )
     landing: Landing = Field(description="Glob of an interval's files under the landing folder, with {day}.")
     first_day: date = Field(description="Day of the first file.")
-    deadline_hours: float = Field(6, ge=0, description="Hours after the interval's end until which a file may come.")
+    deadline_hours: float = Field(
+        6, ge=0, allow_inf_nan=False, description="Hours after the interval's end until which a file may come."
+    )
     columns: dict[Column, SqlType] = Field(min_length=1, description="The file's columns in their order, with types.")
     event_time: str | None = Field(None, description="Column that says when the event happened (events only).")
     arrived_at: str | None = Field(
@@ -107,7 +141,7 @@ class Source(Declared):
     def _columns_are_declared(self) -> "Source":
         if self.kind == "events" and self.event_time is None:
             raise ValueError("event_time is missing: name the column that says when the event happened")
-        for role in ("event_time", "arrived_at", "event_id"):
+        for role in ROLES:
             column = getattr(self, role)
             if column is not None and column not in self.columns:
                 raise ValueError(f"{role} names '{column}', which is not among columns: {', '.join(self.columns)}")
@@ -117,12 +151,23 @@ class Source(Declared):
                 raise ValueError(f"{role} column '{column}' is {self.columns[column]}: declare it as date or timestamp")
         return self
 
+    @model_validator(mode="after")
+    def _roles_keep_their_names(self) -> "Source":
+        """Refuse a column that would be replaced by what the role of its name makes."""
+        for role in ROLES:
+            if role in self.columns and getattr(self, role) != role:
+                raise ValueError(
+                    f"columns has '{role}', which is not what {role} names: "
+                    f"write {role}: {role}, or have this column delivered under another name"
+                )
+        return self
+
 
 class ModelRef(Declared):
     """The registered model that scores."""
 
     name: Identifier = Field(description="Name of the registered model.")
-    alias: Identifier = Field("champion", description="Alias that a run resolves to a version, once, at its start.")
+    alias: Alias = Field("champion", description="Alias that a run resolves to a version, once, at its start.")
 
 
 class FeatureRef(Declared):
@@ -168,7 +213,7 @@ class Fallback(Declared):
     """What an unknown entity key gets."""
 
     kind: Literal["constant"] = Field("constant", description="constant: one score for all unknown keys.")
-    score: float = Field(description="The score that an unknown key gets, marked as fallback.")
+    score: float = Field(allow_inf_nan=False, description="The score that an unknown key gets, marked as fallback.")
 
 
 class Pipeline(Declared):
@@ -201,8 +246,8 @@ class Pipeline(Declared):
         for name, source in self.sources.items():
             if source.columns.get(self.entity_key) != "string":
                 raise ValueError(f"sources.{name}.columns must have the entity key: write {self.entity_key}: string")
-            if name in RESERVED:
-                raise ValueError(f"sources.{name}: Scoreline uses this name itself; choose another")
+            if name in VIEWS:
+                raise ValueError(f"sources.{name}: SQL reads another view of this name; choose another")
         return self
 
     @property

@@ -10,9 +10,9 @@ from jobs.errors import ScorelineError
 
 
 class Settings(BaseSettings):
-    """The settings of the jobs. Each is read from `SCORELINE_` and its name in upper case."""
+    """The settings of the jobs. Each is read from `SCORELINE_` and its name in upper case; empty is unset."""
 
-    model_config = SettingsConfigDict(env_prefix="SCORELINE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="SCORELINE_", env_ignore_empty=True, frozen=True)
 
     project: Path = Field(
         Path(__file__).parents[2], description="Folder with dags/pipelines, jobs/sql, expectations/suites."
@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     def suites(self) -> Path:
         """The folder that has one folder of suites for each pipeline."""
         return self.project / "expectations" / "suites"
+
+    def table(self, name: str) -> str:
+        """Return the path of a table below the lake's root."""
+        return f"{self.lake.rstrip('/')}/{name}"
 
     def sql(self, pipeline: str, name: str) -> Path:
         """Return the path of one SQL file of a pipeline."""

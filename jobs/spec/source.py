@@ -1,33 +1,38 @@
 """From a pipeline's YAML file to its type, with every mistake named by file, line, field and remedy."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from io import StringIO
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from jobs.errors import SpecError
-from jobs.spec.pipeline import Pipeline
+from jobs.spec.pipeline import Pipeline, Source
 
 
 def load_pipelines(folder: Path) -> dict[str, Pipeline]:
     """Return all pipelines that the YAML files of `folder` declare, by name.
 
     Raises:
-        SpecError: one of them is wrong.
+        SpecError: one of them is wrong, or two mean different things by a source of one name.
     """
-    return {pipeline.name: pipeline for pipeline in map(read_pipeline, pipeline_files(folder))}
+    found = [read_pipeline(path) for path in pipeline_files(folder)]
+    for one, other in combinations(found, 2):
+        _refuse_other_meaning(folder, one, other)
+    return {pipeline.name: pipeline for pipeline in found}
 
 
 def load_pipeline(folder: Path, name: str) -> Pipeline:
     """Return the pipeline `name`, declared in `folder/name.yaml`.
 
     Raises:
-        SpecError: there is no such file, or it is wrong.
+        SpecError: there is no such file, it is wrong, or another pipeline means something else by one of its sources.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -35,7 +40,10 @@ def load_pipeline(folder: Path, name: str) -> Pipeline:
         raise SpecError(
             f"there is no pipeline '{name}': {path} does not exist (known: {known}); write it or correct the name"
         )
-    return read_pipeline(path)
+    pipeline = read_pipeline(path)
+    for other in _readable(folder):
+        _refuse_other_meaning(folder, pipeline, other)
+    return pipeline
 
 
 def pipeline_files(folder: Path) -> list[Path]:
@@ -61,6 +69,31 @@ def read_pipeline(path: Path) -> Pipeline:
     return pipeline
 
 
+def _readable(folder: Path) -> Iterator[Pipeline]:
+    """Give the pipelines of `folder` whose files are right: a mistake in one is no concern of the others."""
+    for path in pipeline_files(folder):
+        with suppress(SpecError):
+            yield read_pipeline(path)
+
+
+def _refuse_other_meaning(folder: Path, one: Pipeline, other: Pipeline) -> None:
+    """Refuse two pipelines that share a source's tables by its name, and differ in its declaration or its suite."""
+    for name in sorted(one.sources.keys() & other.sources.keys()):
+        mine, theirs = one.sources[name], other.sources[name]
+        what = "declare" if mine != theirs else "judge"
+        if mine != theirs or _suite(folder, one, mine) != _suite(folder, other, theirs):
+            place = f"{folder / one.name}.yaml: sources.{name}"
+            raise SpecError(
+                f"{place}: {one.name} and {other.name} {what} this source differently, but share its tables; "
+                f"make both (and their suite {mine.suite}) the same, or call one of the sources otherwise"
+            )
+
+
+def _suite(folder: Path, pipeline: Pipeline, source: Source) -> bytes:
+    path = folder.joinpath("..", "..", "expectations", "suites", pipeline.name, f"{source.suite}.yaml")
+    return path.read_bytes() if path.is_file() else b""
+
+
 def _parse(path: Path) -> CommentedMap:
     try:
         document = YAML(typ="rt").load(StringIO(path.read_text("utf-8")))
@@ -71,6 +104,9 @@ def _parse(path: Path) -> CommentedMap:
         ) from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}:1: this file is not UTF-8 text; save it as UTF-8") from None
+    except YAMLError as error:
+        said = " ".join(str(error).split())
+        raise SpecError(f"{path}:1: this is not YAML: {said}; remove what no editor shows") from None
     if not isinstance(document, CommentedMap):
         raise SpecError(f"{path}:1: this file declares no pipeline; begin with name: {path.stem}")
     return document

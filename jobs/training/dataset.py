@@ -7,23 +7,24 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs.errors import TooLittleHistory
-from jobs.features import SPINE, feature_names, labels
+from jobs.errors import FrameFault, TooLittleHistory
+from jobs.features import SPINE, feature_names, labels, with_spine
 from jobs.scoring import Matrix
 from jobs.spec import Pipeline, Settings
 from jobs.spec.pipeline import LabelRef
-from jobs.sqlfile import SqlFile, read_sql
+from jobs.sqlfile import SqlFile, naming, pipeline_sql
 from jobs.training.split import Split
 
 # scikit-learn trains on one machine: beyond this many rows a fixed share of the entity keys is taken.
 MAX_ROWS = 2_000_000
 SHARES = 1_000
 FEWEST_OF_A_CLASS = 20
-EVALUATION = "evaluation_"
+EVALUATION, ROWS_OF = "evaluation_", "rows of "
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def read_queries(settings: Settings, pipeline: Pipeline) -> Queries:
     Raises:
         SqlRefused: one is missing or does what its contract forbids.
     """
-    read = {kind: read_sql(settings.sql(pipeline.name, kind)) for kind in ("population", "features", "labels")}
-    path = settings.sql(pipeline.name, "evaluation")
-    return Queries(**read, evaluation=read_sql(path) if path.is_file() else None)
+    read = {kind: pipeline_sql(settings, pipeline, kind) for kind in ("population", "features", "labels")}
+    judges = settings.sql(pipeline.name, "evaluation").is_file()
+    return Queries(**read, evaluation=pipeline_sql(settings, pipeline, "evaluation") if judges else None)
 
 
 def visible(events: DataFrame, as_of: datetime) -> DataFrame:
@@ -81,35 +82,60 @@ def sampled(spine: DataFrame, rows: int) -> DataFrame:
     """Return `spine`, of `rows` rows, or the rows of a fixed share of its keys where there are more than MAX_ROWS."""
     if rows <= MAX_ROWS:
         return spine
-    share = SHARES * MAX_ROWS // rows
+    share = max(1, SHARES * MAX_ROWS // rows)
     return spine.where(F.expr(f"pmod(xxhash64('sample', key), {SHARES}) < {share}"))
 
 
-def with_evaluation(seen: DataFrame, queries: Queries) -> DataFrame:
-    """Return `seen` (key, as_of, features) with what evaluation.sql makes of it, each column prefixed."""
+def evaluated(seen: DataFrame, queries: Queries) -> dict[str, DataFrame]:
+    """Return what evaluation.sql makes of `seen` (key, as_of, features), each column prefixed, by its name if it is.
+
+    Raises:
+        SqlRefused, FrameFault: Spark refuses the query, or it gives no spine.
+    """
     if queries.evaluation is None:
-        return seen
+        return {}
     seen.createOrReplaceTempView("features")
-    found = seen.sparkSession.sql(queries.evaluation.text)
-    renamed = {name: f"{EVALUATION}{name}" for name in feature_names(found)}
-    return seen.join(found.withColumnsRenamed(renamed), list(SPINE))
+    with naming(queries.evaluation.path):
+        found = with_spine(seen.sparkSession.sql(queries.evaluation.text), "evaluation.sql")
+    return {"evaluation.sql": found.withColumnsRenamed({name: EVALUATION + name for name in feature_names(found)})}
 
 
-def with_label(seen: DataFrame, events: DataFrame, queries: Queries, label: LabelRef) -> DataFrame:
-    """Return `seen` with the label of each row."""
-    found = labels(events, seen.select(*SPINE), queries.labels.text, label.horizon_days)
-    return seen.join(found, list(SPINE))
+def labelled(seen: DataFrame, events: DataFrame, queries: Queries, label: LabelRef) -> dict[str, DataFrame]:
+    """Return the labels of the rows of `seen`, by the name of what made them.
+
+    Raises:
+        SqlRefused, FrameFault: Spark refuses the query, or it gives no spine or label.
+    """
+    with naming(queries.labels.path):
+        found = labels(events, seen.select(*SPINE), queries.labels.text, label.horizon_days)
+    return {"labels.sql": found}
+
+
+def joined(spine: DataFrame, found: Mapping[str, DataFrame]) -> DataFrame:
+    """Return the rows of `spine` with the columns of all frames of `found`, and how many rows each maker gave for it.
+
+    The counts are columns called `rows of <maker>`, for `collect` to look at: the join and they take one shuffle.
+    """
+    frame = _counted(spine, "population.sql")
+    for maker, made in found.items():
+        frame = frame.join(_counted(made, maker), list(SPINE), "left")
+    return frame
+
+
+def _counted(frame: DataFrame, maker: str) -> DataFrame:
+    return frame.withColumn(ROWS_OF + maker, F.count("*").over(Window.partitionBy(*SPINE)))
 
 
 def collect(frame: DataFrame, names: Sequence[str], split: Split) -> dict[str, Period]:
-    """Return the parts of `split` from `frame`: key, as_of, label, the features `names`, and evaluation columns.
+    """Return the parts of `split` from what `joined` gave: key, as_of, label, features `names`, evaluation columns.
 
     Raises:
+        FrameFault: a maker gave none or several rows for a row of the spine, or a label is neither 0 nor 1.
         TooLittleHistory: a part has too few rows of a label to learn or to judge anything.
     """
     # One order, for trees sum in the order of their rows.
-    ordered = frame.withColumn("entity", F.xxhash64("key")).orderBy("as_of", "key").drop("key")
-    table = ordered.toArrow()
+    ordered = frame.withColumn("entity", F.xxhash64("key")).orderBy("as_of", "key")
+    table = _checked(ordered.toArrow())
     instants = table["as_of"].cast(pa.timestamp("us")).to_numpy()
     periods = {}
     for part, dates in split.parts.items():
@@ -117,6 +143,24 @@ def collect(frame: DataFrame, names: Sequence[str], split: Split) -> dict[str, P
         periods[part] = _period(table.filter(pa.array(wanted)), names)
         _refuse_one_sided(part, periods[part])
     return periods
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    """Return the table without key and counts: had a query added or left out rows, training would learn of others."""
+    counts = [name for name in table.column_names if name.startswith(ROWS_OF)]
+    for name in counts:
+        given = pc.fill_null(table[name], 0).to_numpy()
+        what = f"{name.removeprefix(ROWS_OF)} gave {{}} rows"
+        _refuse_any(table, given, given != 1, what + " for {}; give one for each key and as_of of the spine")
+    label = table["label"].cast(pa.string()).fill_null("NULL").to_numpy()
+    _refuse_any(table, label, ~np.isin(label, ("0", "1")), "labels.sql gave the label {} for {}; give 0 or 1")
+    return table.drop_columns(["key", *counts])
+
+
+def _refuse_any(table: pa.Table, values: NDArray[Any], wrong: NDArray[np.bool_], message: str) -> None:
+    for place in np.flatnonzero(wrong)[:1]:
+        row = table.select(list(SPINE)).slice(place, 1).to_pylist()[0]
+        raise FrameFault(message.format(values[place], f"key {row['key']} at {row['as_of']}"))
 
 
 def _period(table: pa.Table, names: Sequence[str]) -> Period:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jobs.training.dataset import Period
 from jobs.training.metrics import LOSSES, Floats, bins, difference, measure
 
-CHAMPION = "champion"
+TRAINED = "champion"  # what reports and metrics call the model that was trained
 TERCILES = ("low", "middle", "high")
 
 
@@ -65,7 +65,7 @@ def terciles(values: Floats) -> NDArray[np.str_]:
 def _measured(judged: Judged, rows: NDArray[np.bool_]) -> dict[str, Any]:
     labels = judged.period.labels[rows]
     models = {name: measure(labels, scores[rows]) for name, scores in judged.scores.items()}
-    mean = float(judged.scores[CHAMPION][rows].mean())
+    mean = float(judged.scores[TRAINED][rows].mean())
     return {"rows": int(rows.sum()), "rate": float(labels.mean()), "mean_score": mean, "models": models}
 
 
@@ -78,9 +78,9 @@ def _by_value(judged: Judged, values: NDArray[Any]) -> dict[str, Any]:
 
 def _differences(judged: Judged) -> dict[str, Any]:
     """Return by how much the champion's losses are below each baseline's (negative is better), with intervals."""
-    labels, entity, champion = judged.period.labels, judged.period.entity, judged.scores[CHAMPION]
+    labels, entity, champion = judged.period.labels, judged.period.entity, judged.scores[TRAINED]
     return {
         name: {kind: difference(loss(labels, champion), loss(labels, scores), entity) for kind, loss in LOSSES.items()}
         for name, scores in judged.scores.items()
-        if name != CHAMPION
+        if name != TRAINED
     }

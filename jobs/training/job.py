@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,18 @@ from mlflow.utils.git_utils import get_git_commit
 from pyspark.sql import SparkSession
 
 from jobs import artefact
+from jobs.errors import DataFault
 from jobs.features import feature_names, features, population, with_validity
 from jobs.lake import Lake
 from jobs.registry import FEATURES, Candidate, ModelVersion, has_alias, register
 from jobs.run import Staging
-from jobs.scoring import load_scoring_model, require_batch_invariance
+from jobs.scoring import load_scoring_model, require_batch_invariance, require_features
 from jobs.spec import Pipeline, Settings
+from jobs.sqlfile import naming
 from jobs.training import dataset
 from jobs.training.baselines import fit_baselines
 from jobs.training.dataset import Period, Queries
-from jobs.training.evaluation import CHAMPION, Judged, describe, evaluate
+from jobs.training.evaluation import TRAINED, Judged, describe, evaluate
 from jobs.training.fit import fit_champion, hyperparameters
 from jobs.training.plots import draw
 from jobs.training.report import flat, write_report
@@ -32,7 +34,7 @@ TRAINING_AS_OF = "scoreline.training_as_of"
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingJob:
     """One training: whose it is, and the instant beyond which it may know nothing."""
 
     pipeline: Pipeline
@@ -50,10 +52,11 @@ def train(spark: SparkSession, pipeline: Pipeline, settings: Settings, as_of: da
 
     Raises:
         TooLittleHistory: no split in time can be made from the labels that are mature at `as_of`.
+        DataFault: a table was never ingested, or SQL gives other rows than its contract says.
         ModelRefused: the model's scores depend on the batch; it was not registered.
         SqlRefused, ArtefactRefused, RegistryUnavailable: as their names say; the alias stays where it was.
     """
-    training = Training(pipeline, settings, as_of)
+    training = TrainingJob(pipeline, settings, as_of)
     queries = dataset.read_queries(settings, pipeline)
     lake = Lake(spark, settings.lake)
     versions = _table_versions(lake, pipeline)
@@ -72,18 +75,16 @@ def has_champion(pipeline: Pipeline, settings: Settings) -> bool:
     return has_alias(settings.mlflow_uri, pipeline.model.name, pipeline.model.alias)
 
 
-def first_training_as_of(pipeline: Pipeline) -> datetime:
-    """Return the latest as_of of a training whose champion may score all days of the schedule: its start."""
-    return datetime.combine(pipeline.schedule.start_date, time(), UTC)
-
-
 def _table_versions(lake: Lake, pipeline: Pipeline) -> dict[str, int]:
     tables = [f"events/{pipeline.events[0]}", *(f"dimensions/{name}" for name in pipeline.dimensions)]
+    for table in tables:
+        if not lake.has(table):
+            raise DataFault(f"{table} does not exist: run `scoreline ingest {pipeline.name} --from D --to D` first")
     return {table: lake.version(table) for table in tables}
 
 
 def _periods(
-    training: Training, lake: Lake, queries: Queries, versions: dict[str, int]
+    training: TrainingJob, lake: Lake, queries: Queries, versions: dict[str, int]
 ) -> tuple[dict[str, Period], tuple[str, ...]]:
     """Return the periods and the names of the features."""
     pipeline, horizon = training.pipeline, training.pipeline.label.horizon
@@ -94,11 +95,16 @@ def _periods(
     with Staging(lake, f"staging/{pipeline.name}/training/{training.as_of.date()}").attempt() as staging:
         known = dataset.visible(read[f"events/{pipeline.events[0]}"], training.as_of)
         events = staging.write(known, "events")
-        spine = staging.write(population(events, parts.dates, queries.population.text), "spine")
+        with naming(queries.population.path):
+            spine = staging.write(population(events, parts.dates, queries.population.text), "spine")
         spine = dataset.sampled(spine, spine.count())
-        seen = staging.write(features(events, spine, dimensions, queries.features.text), "features")
-        frame = dataset.with_label(dataset.with_evaluation(seen, queries), events, queries, pipeline.label)
-        return dataset.collect(frame, feature_names(seen), parts), feature_names(seen)
+        with naming(queries.features.path):
+            seen = staging.write(features(events, spine, dimensions, queries.features.text), "features")
+        names = feature_names(seen)
+        require_features(seen, names)
+        found = dataset.evaluated(seen, queries) | dataset.labelled(seen, events, queries, pipeline.label)
+        with naming(*(file.path for file in (queries.evaluation, queries.labels) if file)):
+            return dataset.collect(dataset.joined(spine, {"features.sql": seen, **found}), names, parts), names
 
 
 def _fitted(periods: dict[str, Period], names: tuple[str, ...], as_of: datetime) -> tuple[dict[str, bytes], Judged]:
@@ -109,13 +115,13 @@ def _fitted(periods: dict[str, Period], names: tuple[str, ...], as_of: datetime)
     # Judged is what will score: the file read back, by the one scoring function.
     model = load_scoring_model(files[artefact.MODEL_FILE], names)
     require_batch_invariance(model, test.matrix)
-    scores = {CHAMPION: model.score(test.matrix).astype(np.float64)}
+    scores = {TRAINED: model.score(test.matrix).astype(np.float64)}
     scores |= {name: baseline.score(test) for name, baseline in fit_baselines(train + calibration).items()}
     return files, Judged(test, scores)
 
 
 def _report(
-    training: Training, periods: dict[str, Period], names: tuple[str, ...], evaluation: dict[str, Any]
+    training: TrainingJob, periods: dict[str, Period], names: tuple[str, ...], evaluation: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "pipeline": training.pipeline.name,
@@ -130,7 +136,7 @@ def _report(
     }
 
 
-def _provenance(training: Training, queries: Queries, versions: dict[str, int], rows: int) -> dict[str, Any]:
+def _provenance(training: TrainingJob, queries: Queries, versions: dict[str, int], rows: int) -> dict[str, Any]:
     return {
         "code_version": _code_version(training.settings.project),
         "table_versions": versions,
@@ -149,7 +155,7 @@ def _code_version(project: Path) -> str:
     return f"{released}+{commit[:12]}" if commit else released
 
 
-def _candidate(training: Training, files: dict[str, bytes], report: dict[str, Any]) -> Candidate:
+def _candidate(training: TrainingJob, files: dict[str, bytes], report: dict[str, Any]) -> Candidate:
     provenance = report["provenance"]
     tags = {
         TRAINING_AS_OF: report["as_of"],

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jobs.training.evaluation import CHAMPION, Judged
+from jobs.training.evaluation import TRAINED, Judged
 from jobs.training.metrics import bins, gains
 
 COLOURS = ("#0b6e4f", "#c97b2a", "#5b6c9e")
@@ -72,7 +72,7 @@ def _reliability(judged: Judged) -> str:
 
 
 def _counts(axes: Axes, judged: Judged, most: float) -> None:
-    axes.hist(judged.scores[CHAMPION], bins=np.linspace(0, most, 41).tolist(), color=COLOURS[0], alpha=0.75)
+    axes.hist(judged.scores[TRAINED], bins=np.linspace(0, most, 41).tolist(), color=COLOURS[0], alpha=0.75)
     axes.set_yscale("log")
     axes.set_ylabel("rows")
     axes.set_xlabel("score")
@@ -83,7 +83,7 @@ def _gains(judged: Judged) -> str:
     axes = figure.subplots()
     for name, scores in judged.scores.items():
         rows, hits = gains(judged.period.labels, scores)
-        axes.plot(100 * rows, 100 * hits, color=_colours(judged)[name], label=name, lw=2 if name == CHAMPION else 1.3)
+        axes.plot(100 * rows, 100 * hits, color=_colours(judged)[name], label=name, lw=2 if name == TRAINED else 1.3)
     axes.plot([0, 100], [0, 100], color="#9aa5b1", lw=1, ls="--", label="no model")
     axes.set_xlabel("rows taken, highest scores first, %")
     axes.set_ylabel("of all that came true, %")
@@ -94,7 +94,7 @@ def _gains(judged: Judged) -> str:
 def _distribution(judged: Judged) -> str:
     figure = Figure(figsize=WIDE)
     axes = figure.subplots()
-    scores, labels = judged.scores[CHAMPION], judged.period.labels
+    scores, labels = judged.scores[TRAINED], judged.period.labels
     edges = np.linspace(0, float(scores.max()), 61).tolist()
     axes.hist(scores[labels == 0], bins=edges, color="#9aa5b1", alpha=0.6, label="label 0")
     axes.hist(scores[labels == 1], bins=edges, color=COLOURS[0], alpha=0.75, label="label 1")

@@ -63,10 +63,10 @@ def _before(dates: Sequence[datetime], part: Sequence[datetime], horizon: timede
 
 
 def _too_little(dates: Sequence[datetime], horizon: timedelta, training: Training) -> str:
-    needed = 3 * horizon.days + training.calibration_days + training.test_days
+    enough = 3 * (horizon.days + training.every_days) + training.calibration_days + training.test_days
     return (
         f"{len(dates)} as_of dates have mature labels, from {training.first_as_of} every {training.every_days} days, "
         f"which is too little for training, calibration ({training.calibration_days} days) and test "
-        f"({training.test_days} days) with {horizon.days} days between them; train at a later --as-of (at least "
-        f"{needed} days after first_as_of), or lower calibration_days and test_days under training"
+        f"({training.test_days} days) with {horizon.days} days between them; train at a later --as-of "
+        f"({enough} days after first_as_of are always enough), or lower calibration_days and test_days under training"
     )

@@ -101,7 +101,7 @@ def test_others_can_schedule_on_the_scores_and_the_publication() -> None:
     [
         ("retries: 2", "retries: many", "broken.yaml:{line}: schedule.retries: "),
         ("tags:", "tagged:", "broken.yaml:{line}: tagged: "),
-        ('cron: "0 0 * * *"', 'cron: "99 99 * * *"', "[99 99 * * *] is not acceptable"),
+        ('cron: "0 0 * * *"', 'cron: "99 99 * * *"', "broken.yaml:{line}: schedule.cron: "),
     ],
 )
 def test_a_wrong_pipeline_is_an_import_error_and_the_others_stay(

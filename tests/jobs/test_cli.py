@@ -44,6 +44,9 @@ def test_a_fault_is_one_line_and_says_that_a_retry_cannot_help(tmp_path: Path) -
     [
         (("ingest", "purchase_propensity"), "give either --day D or --from D --to D"),
         (("ingest", "purchase_propensity", "--from", "1998-06-02", "--to", "1998-06-01"), "is before --from"),
+        (("score", "purchase_propensity", "--day", "1998-06-01", "--model-version", "3"), "together, or neither"),
+        (("score", "purchase_propensity", "--day", "1998-06-01", "--model-digest", "0"), "together, or neither"),
+        (("train", "purchase_propensity", "--as-of", "1998-06-01", "--alias", "v2"), "'v2' is not an alias"),
         (("score", "purchase_propensity"), "Missing option '--day'"),
         (("score", "purchase_propensity", "--day", "June"), "'June' does not match"),
     ],
@@ -52,6 +55,13 @@ def test_a_wrong_use_is_said(command: tuple[str, ...], message: str) -> None:
     done = scoreline(*command)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_version_that_is_not_there_is_not_promoted(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    done = scoreline("model", "promote", "purchase_propensity", "7", SCORELINE_MLFLOW_URI=uri)
+    assert done.returncode == 3
+    assert "there is no version 7 of model purchase_propensity" in done.stderr.splitlines()[-1]
 
 
 def test_a_wrong_setting_is_named() -> None:

@@ -4,18 +4,21 @@ import pickle
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 
+import mlflow.sklearn
 import numpy as np
 import pytest
 import skops.io
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from sklearn.linear_model import LogisticRegression
 
 from jobs import artefact
-from jobs.errors import ArtefactRefused, ModelMissing, RegistryUnavailable, ScorelineError
+from jobs.errors import ArtefactRefused, DataFault, ModelMissing, ModelRefused, RegistryUnavailable
 from jobs.registry import (
     DIGEST,
     FEATURES,
@@ -24,6 +27,7 @@ from jobs.registry import (
     VerifiedArtefact,
     fetch,
     has_alias,
+    promote,
     register,
     resolve,
     resolve_for_run,
@@ -50,9 +54,19 @@ def version(uri: str, tmp_path: Path) -> ModelVersion:
     return register_small(uri, tmp_path / "report")
 
 
+@pytest.fixture(scope="module")
+def sound(uri: str, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
+    """A version that no test changes for good."""
+    return register_small(uri, tmp_path_factory.mktemp("sound"), seed=3)
+
+
 @pytest.fixture
 def files(uri: str, version: ModelVersion) -> Path:
     """The folder where the store keeps the version's files."""
+    return folder_of(uri, version)
+
+
+def folder_of(uri: str, version: ModelVersion) -> Path:
     source = client(uri).get_model_version_download_uri(version.name, version.version)
     return Path(source.removeprefix("file://").replace("%20", " "))
 
@@ -87,11 +101,14 @@ def test_what_is_fetched_scores_and_knows_its_training(uri: str, version: ModelV
     assert model.score(np.ones((3, len(PURCHASE_FEATURES)))).shape == (3,)
 
 
-def test_mlflow_itself_can_read_the_model(uri: str, version: ModelVersion, files: Path) -> None:
-    description = Model.load(str(files))
-    assert description.signature.inputs.input_names() == list(PURCHASE_FEATURES)
-    assert description.flavors["sklearn"]["serialization_format"] == "skops"
-    assert resolve(uri, NAME, "champion") == version
+def test_mlflow_itself_can_load_the_model(uri: str, sound: ModelVersion) -> None:
+    """With MLflow's own loader, as somebody who explores the registry would: it scores as ours does."""
+    folder = folder_of(uri, sound)
+    assert Model.load(str(folder)).signature.inputs.input_names() == list(PURCHASE_FEATURES)
+    matrix = np.random.default_rng(9).exponential(20, (50, len(PURCHASE_FEATURES)))
+    theirs = mlflow.sklearn.load_model(str(folder)).predict_proba(matrix)[:, 1].astype(np.float32)
+    ours = load_scoring_model(fetched(uri, sound).blob, PURCHASE_FEATURES).score(matrix)
+    assert theirs.tolist() == ours.tolist()
 
 
 @pytest.mark.parametrize(("name", "alias"), [("unheard_of", "champion"), (NAME, "challenger")])
@@ -124,23 +141,54 @@ def test_tasks_of_one_run_that_ask_at_once_get_the_same(uri: str, version: Model
     assert {*found, resolve_for_run(uri, PIPELINE, run_id)} == {version}
 
 
-def test_a_run_id_that_cannot_be_looked_up_is_refused(uri: str) -> None:
-    with pytest.raises(ScorelineError, match="give the run another id"):
-        resolve_for_run(uri, PIPELINE, "o'clock")
+@pytest.mark.parametrize("run_id", ["o'clock", 'a"b', "a`b", "a\\b", "a\nb", "", "' OR tags.x = '"])
+def test_a_run_id_that_cannot_be_looked_up_is_refused(uri: str, run_id: str) -> None:
+    with pytest.raises(DataFault, match="give another"):
+        resolve_for_run(uri, PIPELINE, run_id)
+
+
+@pytest.mark.parametrize("run_id", ["a; b", "a -- b", "1 = 1 OR b", "50 % /* #", "(Öl) AND"])
+def test_any_other_run_id_is_looked_up(uri: str, sound: ModelVersion, version: ModelVersion, run_id: str) -> None:
+    assert resolve_for_run(uri, PIPELINE, run_id) == version
+    client(uri).set_registered_model_alias(NAME, "champion", sound.version)
+    assert resolve_for_run(uri, PIPELINE, run_id) == version
+
+
+def test_a_version_is_promoted_once_it_proves_sound(uri: str, sound: ModelVersion, version: ModelVersion) -> None:
+    assert resolve(uri, NAME, "champion") == version
+    assert promote(uri, PIPELINE, sound.version, EARLY) == sound
+    assert resolve(uri, NAME, "champion") == sound
+
+
+def test_what_is_unsound_is_not_promoted(uri: str, sound: ModelVersion, version: ModelVersion, files: Path) -> None:
+    client(uri).set_registered_model_alias(NAME, "champion", sound.version)
+    with pytest.raises(ModelRefused, match="knows labels up to 1998-05-01, after 1998-04-30, the newest as_of"):
+        promote(uri, PIPELINE, version.version, EARLY - timedelta(days=1))
+    (files / artefact.MODEL_FILE).write_bytes(b"another")
+    with pytest.raises(ArtefactRefused, match="it was changed since"):
+        promote(uri, PIPELINE, version.version, EARLY)
+    for unknown in ("999", "one"):
+        with pytest.raises(ModelMissing, match=f"no version {unknown}"):
+            promote(uri, PIPELINE, unknown, EARLY)
+    assert resolve(uri, NAME, "champion") == sound
 
 
 @pytest.mark.parametrize("name", [artefact.MODEL_FILE, artefact.DESCRIPTION_FILE])
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
-def test_one_changed_byte_is_refused(uri: str, version: ModelVersion, files: Path, name: str, place: float) -> None:
-    content = bytearray((files / name).read_bytes())
+def test_one_changed_byte_is_refused(uri: str, sound: ModelVersion, name: str, place: float) -> None:
+    files = folder_of(uri, sound)
+    original = (files / name).read_bytes()
+    content = bytearray(original)
     content[int(place * len(content))] ^= 1
     (files / name).write_bytes(content)
     found = artefact.digest(artefact.read_files(files))
     with pytest.raises(ArtefactRefused) as refused:
-        fetched(uri, version)
+        fetched(uri, sound)
+    (files / name).write_bytes(original)
+    assert fetched(uri, sound).version == sound
     message = str(refused.value)
     assert refused.value.exit_code == 3
-    for part in (f"model {NAME} version {version.version}", version.digest, found, "train again"):
+    for part in (f"model {NAME} version {sound.version}", sound.digest, found, "train again"):
         assert part in message
 
 
@@ -226,6 +274,17 @@ def test_the_alias_stays_when_registering_fails(uri: str, version: ModelVersion,
     experiment = client(uri).get_experiment_by_name(f"{NAME}/training").experiment_id
     newest = client(uri).search_runs([experiment], order_by=["attributes.start_time DESC"], max_results=1)
     assert newest[0].info.status == "FAILED"
+
+
+def test_the_first_fault_is_told_when_its_record_fails_too(
+    uri: str, sound: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MlflowException("the store is gone")
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", fail)
+    with pytest.raises(ArtefactRefused, match="is a pickle"):
+        register(uri, Candidate(NAME, NAME, {"model.pkl": b"nothing good"}, tmp_path / "report"), "champion")
 
 
 def test_a_second_pipeline_may_use_plain_scikit_learn(uri: str, tmp_path: Path) -> None:

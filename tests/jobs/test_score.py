@@ -116,7 +116,11 @@ def own_sql(project: Project, folder: Path, features: str) -> Project:
             FrameFault,
             "features.sql gave 2 rows for key",
         ),
-        ("SELECT * EXCEPT (recency_days) FROM ({features}\n)", DataFault, "gives no recency_days"),
+        (
+            "SELECT * EXCEPT (recency_days) FROM ({features}\n)",
+            DataFault,
+            "features recency_days of the model are not among",
+        ),
         ("SELECT *, rand() AS r FROM ({features}\n)", SqlRefused, r"rand\(\) is refused"),
         (
             "SELECT * EXCEPT (recency_days), -recency_days AS recency_days FROM ({features}\n)",

@@ -1,12 +1,14 @@
 """A pipeline's YAML: what is right is read, what is wrong is refused by file, line, field and remedy."""
 
 import json
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import SpecError
-from jobs.spec import Pipeline, load_pipeline, load_pipelines, read_pipeline, settings
+from jobs.spec import Pipeline, Settings, load_pipeline, load_pipelines, read_pipeline, settings
+from jobs.spec.pipeline import Schedule
 from tests.conftest import ROOT
 
 YAML = ROOT / "dags" / "pipelines" / "purchase_propensity.yaml"
@@ -40,7 +42,7 @@ def line_of(path: Path, text: str) -> int:
         ("date={day}/", "date=today/", "landing:", "sources.transactions.landing", "write {day}"),
         ("landing: trans", "landing: ../trans", "landing:", "sources.transactions.landing", "relative to it"),
         ("cds: int", "cds: integer", "cds:", "sources.transactions.columns.cds", "write string, int"),
-        ("cds: int", "as_of: int", "as_of:", "sources.transactions.columns.as_of", "choose another"),
+        ("cds: int", "as_of: int", "as_of:", "sources.transactions.columns.as_of", "under another name"),
         (
             "event_time: purchase_date",
             "event_time: bought",
@@ -52,6 +54,27 @@ def line_of(path: Path, text: str) -> int:
         ("kind: events", "kind: stream", "kind:", "sources.transactions.kind", "write 'events' or 'dimension'"),
         ("kind: events", "kind: dimension", "name:", "pipeline", "declare exactly one"),
         ("horizon_days: 60", "horizon_days: soon", "horizon_days:", "label.horizon_days", "not 'soon'"),
+        ("cds: int", "raw: int", "raw:", "sources.transactions.columns.raw", "under another name"),
+        ("cds: int", "content: int", "content:", "sources.transactions.columns.content", "under another name"),
+        ("cds: int", "fault_n: int", "fault_n:", "sources.transactions.columns.fault_n", "under another name"),
+        ("cds: int", "event_time: date", "transactions:", "sources.transactions", "write event_time: event_time, or"),
+        ("cds: int", "arrived_at: date", "transactions:", "sources.transactions", "write arrived_at: arrived_at, or"),
+        ("cds: int", "event_id: string", "transactions:", "sources.transactions", "write event_id: event_id, or"),
+        ("decimal(10,2)", "decimal(50,2)", "amount:", "sources.transactions.columns.amount", "p of 1 to 38 digits"),
+        ("decimal(10,2)", "decimal(2,4)", "amount:", "sources.transactions.columns.amount", "p of 1 to 38 digits"),
+        ("decimal(10,2)", "decimal(0,0)", "amount:", "sources.transactions.columns.amount", "p of 1 to 38 digits"),
+        ('cron: "0 0 * * *"', 'cron: "99 99 * * *"', "cron:", "schedule.cron", "write five fields"),
+        ('cron: "0 0 * * *"', 'cron: "0 24 * * *"', "cron:", "schedule.cron", "write five fields"),
+        ("*.csv*", "*.{csv,txt}", "landing:", "sources.transactions.landing", "has braces other than {day}"),
+        (
+            "deadline_hours: 6",
+            "deadline_hours: .inf",
+            "deadline_hours:",
+            "sources.transactions.deadline_hours",
+            "finite",
+        ),
+        ("score: 0.05", "score: .nan", "score:", "fallback.score", "finite number"),
+        ("alias: champion", "alias: v2", "alias:", "model.alias", "MLflow keeps"),
         ("keep: 3", "keep: 0", "keep:", "publication.keep", "greater than 0"),
         ("name: purchase_propensity\ndesc", "name: propensity\ndesc", "name:", "name", "rename the file"),
         ("customer_id: string", "customer_id: bigint", "name:", "pipeline", "write customer_id: string"),
@@ -76,7 +99,10 @@ def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
     assert len(str(refused.value).splitlines()) == 2
 
 
-@pytest.mark.parametrize(("text", "word"), [("a: [", "not YAML"), ("- a", "declares no pipeline"), ("", "declares no")])
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("a: [", "not YAML"), ("- a", "declares no pipeline"), ("", "declares no"), ("a: \x07", "not YAML")],
+)
 def test_what_is_no_pipeline_is_refused(tmp_path: Path, text: str, word: str) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(text)
@@ -88,6 +114,80 @@ def test_an_unknown_pipeline_is_refused_and_the_known_are_named(tmp_path: Path) 
     changed(tmp_path, "tags", "tags")
     with pytest.raises(SpecError, match="known: purchase_propensity"):
         load_pipeline(tmp_path, "churn")
+
+
+def test_a_column_may_be_called_as_its_role(tmp_path: Path) -> None:
+    path = changed(tmp_path, "purchase_date: date", "event_time: date")
+    path.write_text(path.read_text().replace("event_time: purchase_date", "event_time: event_time"))
+    assert read_pipeline(path).events[1].event_time == "event_time"
+
+
+@pytest.mark.parametrize("cron", ["5 23 * * *", "59  7 * * *", "00 00 * * *"])
+def test_a_time_of_the_day_is_a_schedule(tmp_path: Path, cron: str) -> None:
+    assert read_pipeline(changed(tmp_path, '"0 0 * * *"', f'"{cron}"')).schedule.cron == cron
+
+
+def project_of_two(root: Path) -> Path:
+    """Return the folder of two pipelines that share a source and its suite."""
+    folder = root / "dags" / "pipelines"
+    folder.mkdir(parents=True)
+    changed(folder, "tags", "tags")
+    text = YAML.read_text().replace("name: purchase_propensity\ndesc", "name: churn\ndesc", 1)
+    (folder / "churn.yaml").write_text(text)
+    for name in ("churn", "purchase_propensity"):
+        suite = root / "expectations" / "suites" / name / "transactions.yaml"
+        suite.parent.mkdir(parents=True)
+        suite.write_text("- type: a\n")
+    return folder
+
+
+def test_pipelines_may_share_a_source_that_both_declare_and_judge_the_same(tmp_path: Path) -> None:
+    folder = project_of_two(tmp_path)
+    assert load_pipelines(folder).keys() == {"churn", "purchase_propensity"}
+    assert load_pipeline(folder, "churn").name == "churn"
+
+
+@pytest.mark.parametrize(("old", "new"), [("cds: int", "cds: bigint"), ("suite: transactions", "suite: other")])
+def test_another_declaration_of_a_shared_source_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    folder = project_of_two(tmp_path)
+    changed(folder, old, new)
+    message = r"sources\.transactions: .* declare this source differently, but share its tables; make both"
+    with pytest.raises(SpecError, match=message):
+        load_pipelines(folder)
+    with pytest.raises(SpecError, match=r"churn\.yaml: " + message):
+        load_pipeline(folder, "churn")
+
+
+def test_another_suite_of_a_shared_source_is_refused(tmp_path: Path) -> None:
+    folder = project_of_two(tmp_path)
+    (tmp_path / "expectations" / "suites" / "churn" / "transactions.yaml").write_text("- type: b\n")
+    with pytest.raises(SpecError, match="churn and purchase_propensity judge this source differently"):
+        load_pipelines(folder)
+
+
+def test_a_mistake_in_another_file_is_no_concern_of_a_pipeline(tmp_path: Path) -> None:
+    folder = project_of_two(tmp_path)
+    (folder / "broken.yaml").write_text("a: [")
+    assert load_pipeline(folder, "churn").name == "churn"
+
+
+def test_no_run_looks_back_from_later_than_now_or_the_last_interval() -> None:
+    now = datetime(1998, 6, 20, 13, tzinfo=UTC)
+    ends = Schedule(start_date=date(1998, 6, 1), end_date=date(1998, 6, 30))
+    assert ends.newest_as_of(now) == datetime(1998, 6, 20, tzinfo=UTC)
+    assert ends.newest_as_of(now + timedelta(days=400)) == datetime(1998, 7, 1, tzinfo=UTC)
+    endless = Schedule(start_date=date(1998, 6, 1))
+    assert endless.newest_as_of(now + timedelta(days=30)) == datetime(1998, 7, 20, tzinfo=UTC)
+
+
+def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SCORELINE_PROJECT", str(tmp_path))
+    monkeypatch.setenv("SCORELINE_LAKE", "")
+    monkeypatch.setenv("SCORELINE_MLFLOW_URI", "")
+    found = Settings()
+    assert found.lake == str(tmp_path / "var" / "lake")
+    assert found.mlflow_uri.startswith("sqlite:///")
+    assert found.table("events/x") == Settings(lake=f"{found.lake}/").table("events/x") == f"{found.lake}/events/x"
 
 
 def test_the_projects_own_pipelines_are_right() -> None:

@@ -1,8 +1,8 @@
 """The training job on a small shop: what it registers, what it reports, and that it knows nothing after its as_of."""
 
 import json
+import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.errors import TooLittleHistory
+from jobs.errors import DataFault, FrameFault, SqlRefused, TooLittleHistory
 from jobs.registry import ModelVersion, VerifiedArtefact, fetch, resolve
 from jobs.scoring import load_scoring_model
 from jobs.spec import Pipeline
-from jobs.spec.pipeline import Training
+from jobs.spec.pipeline import ModelRef, Training
 from jobs.tables import events_table
-from jobs.training import first_training_as_of, has_champion, train
+from jobs.training import has_champion, train
+from tests.conftest import ROOT
 from tests.project import Project
 from tests.registered import PURCHASE_FEATURES
 
@@ -140,11 +141,17 @@ def test_the_page_is_complete_in_itself(project: Project, champion: ModelVersion
 def test_what_comes_after_its_as_of_changes_no_bit(
     project: Project, pipeline: Pipeline, champion: ModelVersion
 ) -> None:
-    """Neither purchases after it, nor earlier ones that arrive after it; and a training can be repeated."""
+    """Neither purchases after it, nor earlier ones that arrive after it; and a training can be repeated.
+
+    The second model is registered beside the champion, which stays what it was.
+    """
     after = [event(10**6 + n, n, AS_OF + DAY * (n % 20), AS_OF + DAY * (n % 20 + 1)) for n in range(300)]
     late = [event(2 * 10**6 + n, n, AS_OF - DAY * (30 + n % 90), AS_OF + DAY) for n in range(300)]
     load(project, [*after, *late])
-    again = train(project.spark, pipeline, project.settings, AS_OF)
+    challenger = pipeline.model_copy(update={"model": ModelRef(name=pipeline.model.name, alias="challenger")})
+    again = train(project.spark, challenger, project.settings, AS_OF)
+    assert resolve(project.settings.mlflow_uri, champion.name, "champion") == champion
+    assert resolve(project.settings.mlflow_uri, champion.name, "challenger") == again
     assert int(again.version) == int(champion.version) + 1
     assert scores(fetched(project, again)) == scores(fetched(project, champion))
 
@@ -152,9 +159,29 @@ def test_what_comes_after_its_as_of_changes_no_bit(
 def test_too_little_history_names_the_remedy(project: Project, pipeline: Pipeline, champion: ModelVersion) -> None:
     with pytest.raises(TooLittleHistory, match="train at a later --as-of"):
         train(project.spark, pipeline, project.settings, AS_OF - 250 * DAY)
-    newest = resolve(project.settings.mlflow_uri, champion.name, "champion")
-    assert replace(newest, version=champion.version, digest=champion.digest) == champion
+    assert resolve(project.settings.mlflow_uri, champion.name, "champion") == champion
 
 
-def test_the_schedule_says_what_its_champion_may_know(pipeline: Pipeline) -> None:
-    assert first_training_as_of(pipeline) == AS_OF
+def test_before_anything_was_ingested_it_says_so(project: Project, pipeline: Pipeline, tmp_path: Path) -> None:
+    empty = Project(tmp_path / "empty", project.spark)
+    with pytest.raises(DataFault, match="events/transactions does not exist: run `scoreline ingest purchase_prop"):
+        train(project.spark, pipeline, empty.settings, AS_OF)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("features", "SELECT key, as_of, recent FROM spine", r"features\.sql: \[UNRESOLVED_COLUMN"),
+        ("features", "SELECT key, as_of, 1 / (cds - cds) AS x FROM spine, events", r"features\.sql: \[DIVIDE_BY_ZERO"),
+        ("features", "SELECT key, as_of, key AS x FROM spine", r"features\.sql: x is string; cast"),
+        ("population", "SELECT DISTINCT cds AS key, as_of FROM events, as_ofs", "population.sql: key is int; write"),
+    ],
+)
+def test_wrong_sql_is_refused_by_name(
+    project: Project, pipeline: Pipeline, tmp_path: Path, kind: str, text: str, message: str
+) -> None:
+    folder = tmp_path / "jobs" / "sql" / pipeline.name
+    shutil.copytree(ROOT / "jobs" / "sql" / pipeline.name, folder)
+    (folder / f"{kind}.sql").write_text(text)
+    with pytest.raises((SqlRefused, FrameFault), match=message):
+        train(project.spark, pipeline, project.settings.model_copy(update={"project": tmp_path}), AS_OF)

@@ -1,6 +1,6 @@
 """The split in time: no part has seen a day that a later one is judged on, and nothing is wasted."""
 
-from contextlib import suppress
+import re
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -35,13 +35,15 @@ def test_only_labels_that_are_mature_are_used(training: Training, horizon: timed
     assert following + horizon > as_of
 
 
-@given(DECLARED, HORIZONS, HISTORIES)
-def test_parts_are_a_horizon_apart_and_nothing_is_wasted(
-    training: Training, horizon: timedelta, as_of: datetime
-) -> None:
-    dates = mature_dates(training, horizon, as_of)
-    with suppress(TooLittleHistory):
-        refuse_overlaps(split(dates, horizon, training), dates, horizon, training)
+@given(DECLARED, HORIZONS, st.integers(0, 300))
+def test_parts_are_a_horizon_apart_and_nothing_is_wasted(training: Training, horizon: timedelta, more: int) -> None:
+    """With the history that the refusal asks for, or any number of days more."""
+    with pytest.raises(TooLittleHistory) as refused:
+        split((), horizon, training)
+    enough = re.search(r"(\d+) days after first_as_of are always enough", str(refused.value))
+    assert enough
+    dates = mature_dates(training, horizon, midnight(FIRST) + timedelta(days=int(enough[1]) + more))
+    refuse_overlaps(split(dates, horizon, training), dates, horizon, training)
 
 
 def refuse_overlaps(parts: Split, dates: tuple[datetime, ...], horizon: timedelta, training: Training) -> None:
