@@ -4,8 +4,10 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,7 +44,7 @@ def ingest(pipeline: str, run_id: str, day: datetime | None, first: datetime | N
         raise click.UsageError("give either --day D or --from D --to D")
     if end < begin:
         raise click.UsageError(f"--to {end.date()} is before --from {begin.date()}")
-    with started_run(pipeline, end.date(), run_id) as run:
+    with started_run(pipeline, end.date(), run_id, "jobs.ingest", "expectations.gate") as run:
         from jobs.ingest import ingest as ingest_days
         from jobs.landing import days_between
 
@@ -59,7 +61,7 @@ def score(pipeline: str, run_id: str, day: datetime, model_version: str | None, 
     """Score the population at the end of a day."""
     if bool(model_version) != bool(model_digest):
         raise click.UsageError("give --model-version and --model-digest together, or neither of them")
-    with started_run(pipeline, day.date(), run_id) as run:
+    with started_run(pipeline, day.date(), run_id, "jobs.score", "expectations.gate") as run:
         from jobs.registry import resolve
         from jobs.score import score as score_day
 
@@ -75,7 +77,7 @@ def score(pipeline: str, run_id: str, day: datetime, model_version: str | None, 
 @ONE_DAY
 def publish(pipeline: str, run_id: str, day: datetime) -> None:
     """Publish the scores of a day to Redis."""
-    with started_run(pipeline, day.date(), run_id) as run:
+    with started_run(pipeline, day.date(), run_id, "jobs.publish") as run:
         from jobs.publish import publish as publish_day
         from serving.settings import settings as serving_settings
 
@@ -168,8 +170,11 @@ def serve() -> None:
 
 
 @contextmanager
-def started_run(pipeline: str, day: date, run_id: str) -> "Iterator[Run]":
-    """Give a run with its Spark session, and stop that at the end."""
+def started_run(pipeline: str, day: date, run_id: str, *modules: str) -> "Iterator[Run]":
+    """Give a run with its Spark session, and stop that at the end.
+
+    `modules` are what the job will import: Python reads them while Java starts, which saves some seconds of a job.
+    """
     from jobs.lake import Lake
     from jobs.run import Run
     from jobs.session import spark_session
@@ -177,7 +182,9 @@ def started_run(pipeline: str, day: date, run_id: str) -> "Iterator[Run]":
 
     declared, found = _declared(pipeline)
     clock = serving_settings().clock  # before Spark: a wrong setting should not cost a cold start
-    spark = spark_session(f"{pipeline} {day}")
+    with ThreadPoolExecutor(1) as beside:
+        beside.map(import_module, modules)
+        spark = spark_session(f"{pipeline} {day}")
     try:
         yield Run(declared, day, run_id, Lake(spark, found.lake), found, clock)
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.setup import conf, jars, packages, programs
+from infra.setup import archive, conf, jars, packages, programs
 from infra.setup.errors import SetupError
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +23,7 @@ def main() -> None:
         redis = programs.redis(ROOT / "var")
         jars.install(ROOT, java)
         conf.render(ROOT, java, redis)
+        archive.make(ROOT, java)
     print(f"set-up: everything is in place ({time.monotonic() - start:.1f} s)", flush=True)
 
 

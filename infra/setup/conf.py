@@ -14,13 +14,28 @@ def render(root: Path, java: Path, redis: Path) -> None:
     """Write Spark's configuration and the toolchain's environment; link the Redis server into var/bin."""
     conf = root / "var/conf"
     conf.mkdir(parents=True, exist_ok=True)
-    places = {"jars": root / "var/jars", "warehouse": root / "var/warehouse", "memory": "3g"}
+    places = {
+        "jars": root / "var/jars",
+        "spark": packages.spark_home(root),
+        "classes": conf / "classes.jsa",
+        "warehouse": root / "var/warehouse",
+        "memory": "3g",
+    }
     for name in ("spark-defaults.conf", "log4j2.properties"):
-        (conf / name).write_text(Template((HERE / name).read_text()).safe_substitute(places))
+        replace(conf / name, Template((HERE / name).read_text()).safe_substitute(places))
     link(root / "var/bin/redis-server", redis)
     variables = toolchain(root, java)
-    (conf / "toolchain.json").write_text(json.dumps(variables, indent=2))
-    (conf / "toolchain.sh").write_text(shell(root, variables))
+    replace(conf / "toolchain.json", json.dumps(variables, indent=2))
+    replace(conf / "toolchain.sh", shell(root, variables))
+
+
+def replace(place: Path, text: str) -> None:
+    """Write a file at once, and only if it changes: a job that starts at this moment reads the old or the new one."""
+    if place.is_file() and place.read_text() == text:
+        return
+    new = place.with_name(f".{place.name}.new")
+    new.write_text(text)
+    new.replace(place)
 
 
 def toolchain(root: Path, java: Path) -> dict[str, str]:
@@ -47,5 +62,7 @@ def shell(root: Path, variables: dict[str, str]) -> str:
 def link(place: Path, target: Path) -> None:
     """Make `place` a symbolic link to `target`."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_symlink() and place.readlink() == target:
+        return
     place.unlink(missing_ok=True)
     place.symlink_to(target)

@@ -119,7 +119,7 @@ def own_sql(project: Project, folder: Path, features: str) -> Project:
         (
             "SELECT * EXCEPT (recency_days) FROM ({features}\n)",
             DataFault,
-            "features recency_days of the model are not among",
+            "features recency_days of the model are not",
         ),
         ("SELECT *, rand() AS r FROM ({features}\n)", SqlRefused, r"rand\(\) is refused"),
         (
