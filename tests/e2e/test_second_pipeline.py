@@ -8,6 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dags.build import build
+from jobs.features import with_validity
 from jobs.ingest import ingest
 from jobs.lake import Lake
 from jobs.landing import days_between
@@ -141,8 +142,8 @@ def run(tmp_path: Path, spark: SparkSession) -> Run:
 
 def test_new_files_alone_make_a_pipeline(run: Run, redis_url: str) -> None:
     ingest(run, days_between(FIRST, DAY))
-    changes = run.lake.read("dimensions/stations")
-    assert changes.count() == 60, "a snapshot that says nothing new adds nothing"
+    changes = with_validity(run.lake.read("dimensions/stations"), run.pipeline.entity_key)
+    assert changes.count() == 60, "a snapshot that says nothing new is no change"
     train(run.lake.spark, run.pipeline, run.settings, datetime.combine(DAY, time(), UTC))
     model = resolve(run.settings.mlflow_uri, PIPELINE, "champion")
     score(run, model.version, model.digest)
