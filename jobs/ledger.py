@@ -3,10 +3,10 @@
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, Row
 
 from jobs.errors import Fenced
 from jobs.run import Run
@@ -31,6 +31,24 @@ class Entry:
     checksum: int = 0
     buckets: int = 0
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generation by all its entries: when it was reserved, when it last went live, and whether it is gone."""
+
+    token: int
+    buckets: int
+    reserved_at: datetime
+    live_at: datetime | None
+    gone: bool
+
+
+def _generation(token: int, events: list[Row]) -> Generation:
+    times = [_utc(row.at) for row in events]
+    live = [time for time, row in zip(times, events, strict=True) if row.event == LIVE]
+    gone = any(row.event in (REMOVED, HISTORY) for row in events)
+    return Generation(token, max(row.buckets for row in events), min(times), max(live, default=None), gone)
 
 
 @dataclass(frozen=True)
@@ -72,23 +90,22 @@ class Ledger:
 
         A generation that never went live counts as abandoned when its task must have ended, by the pipeline's timeout.
         """
-        rows = self.run.lake.read(self.name)
-        by_token = rows.groupBy("token").agg(
-            F.max(F.when(F.col("event") == LIVE, F.col("at"))).alias("live_at"),
-            F.min("at").alias("reserved_at"),
-            F.max("buckets").alias("buckets"),
-            F.max(F.col("event").isin(REMOVED, HISTORY)).alias("gone"),
-        )
-        known = by_token.where("NOT gone").orderBy("token").collect()
-        lived = [row for row in known if row.live_at is not None]
+        known = [one for one in self._generations() if not one.gone]
+        lived = [one for one in known if one.live_at is not None]
         others = self.run.pipeline.publication.keep - 1
-        kept = {row.token for row in lived[max(0, len(lived) - others) :]}
+        kept = {one.token for one in lived[max(0, len(lived) - others) :]}
         now = self.run.clock.now()
-        overtaken = {row.token for row, next_row in pairwise(lived) if _utc(next_row.live_at) <= now - GRACE}
+        overtaken = {one.token for one, later in pairwise(lived) if later.live_at and later.live_at <= now - GRACE}
         timeout = timedelta(minutes=self.run.pipeline.schedule.timeout_minutes)
-        abandoned = {row.token for row in known if row.live_at is None and _utc(row.reserved_at) < now - timeout}
+        abandoned = {one.token for one in known if one.live_at is None and one.reserved_at < now - timeout}
         may_go = (overtaken | abandoned) - kept
-        return [Entry(row.token, buckets=row.buckets) for row in known if row.token in may_go and row.token not in live]
+        return [Entry(one.token, buckets=one.buckets) for one in known if one.token in may_go and one.token not in live]
+
+    def _generations(self) -> list["Generation"]:
+        """Return what the ledger knows of each generation, by token; a few rows a day, so that they fit in memory."""
+        rows = self.run.lake.read(self.name).select("token", "event", "at", "buckets").collect()
+        by_token = groupby(sorted(rows, key=attrgetter("token")), key=attrgetter("token"))
+        return [_generation(token, list(events)) for token, events in by_token]
 
     def _rows(self, events: list[tuple[str, Entry]]) -> DataFrame:
         lake, run = self.run.lake, self.run

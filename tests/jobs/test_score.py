@@ -52,8 +52,10 @@ def test_what_other_scores_replace_is_kept(filled: Project, model: ModelVersion,
     other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=2)
     scored(filled, other, FIRST)
     assert bits(filled.lake.read(SCORES).where(run.partition)) != before
-    kept = filled.lake.read("scores_superseded/purchase_propensity").where(F.col("model_version") == model.version)
-    assert bits(kept) == before
+    replaced = filled.lake.read("scores_superseded/purchase_propensity").where(run.partition)
+    assert bits(replaced.where(F.col("model_version") == model.version)) == before
+    seen = filled.lake.read("features_superseded/purchase_propensity").where(F.to_date("as_of") == run.as_of.date())
+    assert {row.key for row in seen.collect()} == set(before)
 
 
 def test_a_zombie_commits_nothing(
