@@ -14,7 +14,7 @@ demo: setup ## 17 months of real purchases, from landing files to scores over HT
 	@var/venv/bin/python -m infra.embedded demo
 
 test: setup ## all tests but the large ones
-	@$(TOOLS) && python -m pytest -m "not soak"
+	@$(TOOLS) && python -m pytest -m "not soak" --numprocesses 2 --dist loadfile
 
 soak: setup ## the large versions of the tests
 	@$(TOOLS) && python -m pytest -m soak

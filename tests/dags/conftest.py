@@ -26,16 +26,35 @@ ENVIRONMENT = {
 }
 # Airflow reads its environment when it is imported, which the test modules do when they are collected.
 patch = pytest.MonkeyPatch()
-for key, value in ENVIRONMENT.items():
-    patch.setenv(key, value)
-patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # where spark-submit is
 
 
-@pytest.fixture(scope="package", autouse=True)
-def airflow_home() -> Iterator[Path]:
+def set_environment() -> None:
+    for key, value in ENVIRONMENT.items():
+        patch.setenv(key, value)
+    patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # where spark-submit is
+
+
+set_environment()
+
+
+def pytest_collection_finish() -> None:
+    """Other tests start services of their own, with settings of their own."""
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def migrated() -> Path:
     """The home of an Airflow whose database is migrated; without a scheduler."""
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
-    yield HOME
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **ENVIRONMENT})
+    return HOME
+
+
+@pytest.fixture(scope="module", autouse=True)
+def airflow_home(migrated: Path) -> Iterator[Path]:
+    """That home, named in the environment while a module's tests run."""
+    set_environment()
+    yield migrated
     patch.undo()
 
 

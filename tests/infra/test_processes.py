@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(processes, "LOGS", tmp_path)
     yield tmp_path
     for child in psutil.Process().children(recursive=True):
-        if SLEEP in child.cmdline():
-            child.kill()
+        with suppress(psutil.Error):  # other tests' processes end meanwhile
+            if SLEEP in child.cmdline():
+                child.kill()
 
 
 def begin(name: str, code: str, **environment: str) -> Started:
