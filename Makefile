@@ -17,7 +17,7 @@ test: setup ## all tests but the large ones
 	@$(TOOLS) && python -m pytest -m "not soak" --numprocesses 2 --dist loadfile
 
 soak: setup ## the large versions of the tests
-	@$(TOOLS) && python -m pytest -m soak
+	@$(TOOLS) && python -m pytest -m soak --numprocesses 2 --dist loadfile
 
 lint: setup ## style, types, and the layers of the packages
 	@$(TOOLS) && ruff check . && ruff format --check . && mypy && lint-imports

@@ -1,5 +1,8 @@
 """The summary: what one run of one day did, from the quality table alone."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -84,3 +87,16 @@ def test_a_step_without_a_record_is_named(settings: Settings, pipeline: Pipeline
 def test_before_any_run_it_says_what_to_run(settings: Settings, pipeline: Pipeline) -> None:
     with pytest.raises(DataFault, match=r"quality/purchase_propensity does not exist.*run `scoreline ingest"):
         summarise(settings, pipeline, DAY, "manual")
+
+
+def test_the_command_ends_well_every_time(settings: Settings) -> None:
+    """Threads of libraries may outlive what they were needed for, and abort a process at its end."""
+    for step in STEPS:
+        for attempt in range(4):  # several files
+            record(settings, step, 7, attempt=attempt)
+    command = [sys.executable, "-m", "jobs", "summary", "purchase_propensity", "--day", str(DAY)]
+    for _ in range(6):
+        done = subprocess.run(
+            command, env={**os.environ, "SCORELINE_LAKE": settings.lake}, check=False, capture_output=True, cwd=ROOT
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
