@@ -56,7 +56,7 @@ def publish(run: Run, redis_url: str) -> str:
         store.require_noeviction()
         # Observed before anything is written: whoever swaps in between makes our swap fail.
         observed, live = store.observe(run.pipeline.name)
-        if live is not None and live.as_of > microseconds(run.as_of):
+        if live is not None and live.overtakes(microseconds(run.as_of)):
             return _history_only(run, ledger, live, partition.tally.rows)
         layout = Layout.fitting(partition.tally.rows, run.pipeline.publication.keys_per_block)
         entry = ledger.reserve(partition.tally.rows, layout.buckets, above=0 if live is None else live.token)

@@ -16,7 +16,6 @@ Token = Annotated[int, Field(ge=1, lt=EXACT)]
 Count = Annotated[int, Field(ge=0, lt=EXACT)]
 Microseconds = Annotated[int, Field(gt=-EXACT, lt=EXACT)]
 Unsigned64 = Annotated[int, Field(ge=0, lt=2**64), PlainSerializer(str, return_type=str)]
-Verdict = Literal["publish", "history only"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,12 @@ class Head:
             raise ValueError(f"no column {SCORE}")
         return layout
 
-    @property
-    def order(self) -> tuple[int, int]:
-        """What decides which of two generations is the newer: as_of, then token."""
-        return self.as_of, self.token
+    def overtakes(self, as_of: int) -> bool:
+        """Return whether scores as of `as_of` (microseconds) are history only while this generation is live.
+
+        An equal as_of is a restatement: the token that is drawn for it is the higher one.
+        """
+        return self.as_of > as_of
 
     def to_json(self) -> bytes:
         """Return the record as Redis holds it; equal heads give equal bytes."""
@@ -99,13 +100,3 @@ def parse_head(raw: bytes) -> Head:
             f"a head record this version cannot read ({fault.error_count()} faults, first: "
             f"{fault.errors()[0]['loc']} {fault.errors()[0]['msg']}): upgrade what reads it, or publish again"
         ) from fault
-
-
-def decide(live: Head | None, new: Head) -> Verdict:
-    """Return what becomes of a finished generation: only one at least as new as the live one is published.
-
-    Equal order is the live generation itself, whose publication is tried again.
-    """
-    if live is not None and new.order < live.order:
-        return "history only"
-    return "publish"

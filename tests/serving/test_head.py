@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import reduce
 
 import pytest
 from hypothesis import given
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from serving.errors import HeadUnreadable
-from serving.head import Fallback, Head, Limits, decide, parse_head
+from serving.head import Fallback, Head, Limits, parse_head
 from serving.layout import Layout
 from tests.serving.publishing import head_for
 
@@ -36,25 +35,9 @@ def test_the_checksum_travels_as_text() -> None:
     assert b'"checksum":"18446744073709551615"' in replace(BASE, checksum=2**64 - 1).to_json()
 
 
-@given(st.lists(HEADS, min_size=1))
-def test_whatever_comes_last_the_newest_is_live(heads: list[Head]) -> None:
-    def publish(live: Head | None, new: Head) -> Head | None:
-        return new if decide(live, new) == "publish" else live
-
-    live = reduce(publish, heads, None)
-    assert live is not None
-    assert live.order == max(head.order for head in heads)
-
-
-@pytest.mark.parametrize(
-    ("as_of", "token", "verdict"),
-    [(0, 1, "publish"), (0, 2, "publish"), (-1, 9, "history only"), (1, 2, "publish")],
-    ids=["tried again", "restated", "older day", "newer day"],
-)
-def test_as_of_decides_then_the_token(as_of: int, token: int, verdict: str) -> None:
-    assert decide(None, BASE) == "publish"
-    assert decide(BASE, replace(BASE, as_of=BASE.as_of + as_of, token=token)) == verdict
-    assert decide(replace(BASE, token=2), BASE) == "history only"
+@pytest.mark.parametrize(("later", "overtaken"), [(-1, True), (0, False), (1, False)])
+def test_only_an_older_as_of_is_history_only(later: int, *, overtaken: bool) -> None:
+    assert BASE.overtakes(BASE.as_of + later) == overtaken
 
 
 @pytest.mark.parametrize(
