@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.errors import ScorelineError
+from jobs.errors import ScorelineError, SpecError
 from jobs.log import configure_logging
-from jobs.spec import Pipeline, Settings, load_pipeline, load_pipelines, settings
+from jobs.spec import Pipeline, Settings, load_pipeline, load_pipelines, missing_files, settings
 
 if TYPE_CHECKING:
     from jobs.run import Run
@@ -150,8 +150,13 @@ def summary(pipeline: str, run_id: str, day: datetime) -> None:
 
 @cli.command()
 def pipelines() -> None:
-    """Read and check all pipelines' YAML files."""
-    for name, pipeline in load_pipelines(settings().pipelines).items():
+    """Read and check all pipelines' YAML files, and whether the SQL and the suites that they need are there."""
+    found = settings()
+    declared = load_pipelines(found.pipelines)
+    missing = [line for pipeline in declared.values() for line in missing_files(found, pipeline)]
+    if missing:
+        raise SpecError("\n".join(missing))
+    for name, pipeline in declared.items():
         click.echo(f"{name}\t{pipeline.schedule.cron}\t{pipeline.owner}\t{pipeline.description}")
 
 

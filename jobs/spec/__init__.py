@@ -2,7 +2,7 @@
 
 from jobs.spec.pipeline import Fallback, Pipeline, Publication, Source
 from jobs.spec.settings import Settings, settings
-from jobs.spec.source import load_pipeline, load_pipelines, pipeline_files, read_pipeline
+from jobs.spec.source import load_pipeline, load_pipelines, missing_files, pipeline_files, read_pipeline
 
 __all__ = [
     "Fallback",
@@ -12,6 +12,7 @@ __all__ = [
     "Source",
     "load_pipeline",
     "load_pipelines",
+    "missing_files",
     "pipeline_files",
     "read_pipeline",
     "settings",

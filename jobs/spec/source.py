@@ -14,6 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from jobs.errors import SpecError
 from jobs.spec.pipeline import Pipeline, Source
+from jobs.spec.settings import Settings
 
 
 def load_pipelines(folder: Path) -> dict[str, Pipeline]:
@@ -44,6 +45,14 @@ def load_pipeline(folder: Path, name: str) -> Pipeline:
     for other in _readable(folder):
         _refuse_other_meaning(folder, pipeline, other)
     return pipeline
+
+
+def missing_files(project: Settings, pipeline: Pipeline) -> list[str]:
+    """Return what a pipeline's YAML needs beside it and is not there: SQL files and suites, each with its path."""
+    sql = [project.sql(pipeline.name, kind) for kind in ("population", "features", "labels")]
+    names = [*(source.suite for source in pipeline.sources.values()), pipeline.features.suite, pipeline.scores.suite]
+    suites = [project.suites / pipeline.name / f"{name}.yaml" for name in names]
+    return [f"{path} does not exist: write it" for path in (*sql, *suites) if not path.is_file()]
 
 
 def pipeline_files(folder: Path) -> list[Path]:
@@ -104,6 +113,10 @@ def _parse(path: Path) -> CommentedMap:
         ) from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}:1: this file is not UTF-8 text; save it as UTF-8") from None
+    except ValueError as error:  # ruamel builds dates and numbers as it reads, and names no line
+        raise SpecError(
+            f"{path}: a value in this file is none ({error}); look for a date that no calendar has"
+        ) from None
     except YAMLError as error:
         said = " ".join(str(error).split())
         raise SpecError(f"{path}:1: this is not YAML: {said}; remove what no editor shows") from None

@@ -1,6 +1,7 @@
 """The command line: what goes wrong ends with one line for people and an exit code for the scheduler."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,23 @@ def test_a_fault_is_one_line_and_says_that_a_retry_cannot_help(tmp_path: Path) -
     last = done.stderr.splitlines()[-1]
     assert last.startswith("scoreline: error: ")
     assert "churn.yaml:1: owner: this field is missing; write owner:" in last
+
+
+def test_a_pipeline_without_its_files_is_not_complete(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "dags" / "pipelines", tmp_path / "dags" / "pipelines")
+    shutil.copytree(ROOT / "expectations" / "suites", tmp_path / "expectations" / "suites")
+    done = scoreline("pipelines", SCORELINE_PROJECT=str(tmp_path))
+    assert done.returncode == 3
+    assert "jobs/sql/purchase_propensity/labels.sql does not exist: write it" in done.stderr
+
+
+def test_a_date_that_no_calendar_has_is_a_mistake_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "dags" / "pipelines").mkdir(parents=True)
+    text = (ROOT / "dags/pipelines/purchase_propensity.yaml").read_text().replace("1997-01-01", "1997-02-30")
+    (tmp_path / "dags/pipelines/purchase_propensity.yaml").write_text(text)
+    done = scoreline("pipelines", SCORELINE_PROJECT=str(tmp_path))
+    assert done.returncode == 3
+    assert "purchase_propensity.yaml: a value in this file is none (day is out of range for month)" in done.stderr
 
 
 @pytest.mark.parametrize(
