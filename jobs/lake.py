@@ -16,7 +16,6 @@ from jobs.errors import DataFault, Fenced
 from jobs.filesystem import FileSystem
 from jobs.tables import Table
 
-NEVER = -1
 LONGEST_COMMIT_INFO = 2**20  # bytes
 # They have no base of their own in Python, though they have one in Scala.
 CONFLICTS = (
@@ -99,16 +98,12 @@ class Lake:
         """Return the newest version of a table."""
         return int(self._snapshot(name).version())
 
-    def last_transaction(self, name: str, app_id: str) -> int:
-        """Return the last version that `app_id` committed to a table, or -1."""
-        return self.fence(name, app_id).version - 1
-
     def fence(self, name: str, app_id: str) -> Fence:
         """Return the right to be the next to write as `app_id`; of two that hold the same, one alone can commit."""
         snapshot = self._snapshot(name)
         found = snapshot.transactions().get(app_id)
-        last = NEVER if found.isEmpty() else int(found.get())
-        return Fence(app_id, last + 1, int(snapshot.version()))
+        version = 0 if found.isEmpty() else int(found.get()) + 1
+        return Fence(app_id, version, int(snapshot.version()))
 
     def append_once(self, frame: DataFrame, name: str, app_id: str) -> None:
         """Append `frame` unless `app_id` has written before: doing it again is right and changes nothing."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field
 
-from serving.head import MOST_KEYS
+from serving.head import MOST_BATCH
 
 
 def _encodable(key: str) -> str:
@@ -63,7 +63,7 @@ class Keys(Frozen):
     """The keys of a batch lookup; how many at most is in the pipeline's limits."""
 
     # At the first fault it stops: a body may hold a million of them.
-    keys: Annotated[list[Key], FailFast(), Field(max_length=MOST_KEYS)]
+    keys: Annotated[list[Key], FailFast(), Field(max_length=MOST_BATCH)]
 
 
 class Batch(Frozen):

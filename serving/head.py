@@ -10,7 +10,7 @@ from serving.errors import HeadUnreadable
 from serving.keys import PIPELINE_NAME
 from serving.layout import EXACT, SCORE, Layout
 
-MOST_KEYS = 10_000  # in one request, whatever a pipeline allows
+MOST_BATCH = 10_000  # in one request, whatever a pipeline allows
 # Readers in other languages hold numbers as doubles: 64 bits travel as text, numbers stay below 2^53.
 Token = Annotated[int, Field(ge=1, lt=EXACT)]
 Count = Annotated[int, Field(ge=0, lt=EXACT)]
@@ -39,7 +39,7 @@ class Fallback:
 class Limits:
     """The most keys in one request, and the most bytes of a key in UTF-8."""
 
-    batch: Annotated[int, Field(ge=1, le=MOST_KEYS)] = 1000
+    batch: Annotated[int, Field(ge=1, le=MOST_BATCH)] = 1000
     key_bytes: Annotated[int, Field(ge=1)] = 256
 
 

@@ -41,7 +41,7 @@ def dag() -> DAG:
     folder = ROOT / "dags"
     bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
     with create_session() as session:
-        DagBundlesManager().sync_bundles_to_db(session=session)  # type: ignore[no-untyped-call]  # Airflow\'s
+        DagBundlesManager().sync_bundles_to_db(session=session)  # type: ignore[no-untyped-call]  # reason: Airflow gives it no types
     sync_bag_to_db(bag, "dags-folder", None)
     return bag.dags["purchase_propensity"]
 
@@ -90,7 +90,7 @@ def rendered(dag: DAG, run: DagRun, task_id: str) -> SubmitJob:
         pid=os.getpid(),
         process=psutil.Process(),
         process_log=structlog.get_logger(),
-        client=InProcessTestSupervisor._api_client(dag),  # type: ignore[no-untyped-call]  # Airflow's
+        client=InProcessTestSupervisor._api_client(dag),  # type: ignore[no-untyped-call]  # reason: Airflow gives it no types
     )
     supervisor.comms = InProcessSupervisorComms(supervisor=supervisor)
     with set_supervisor_comms(supervisor.comms):

@@ -26,7 +26,7 @@ def found() -> BundleDagBag:
 
 def synchronise(bag: BundleDagBag) -> None:
     with create_session() as session:
-        DagBundlesManager().sync_bundles_to_db(session=session)  # type: ignore[no-untyped-call]  # Airflow\'s
+        DagBundlesManager().sync_bundles_to_db(session=session)  # type: ignore[no-untyped-call]  # reason: Airflow gives it no types
     sync_bag_to_db(bag, "dags-folder", None)
 
 
@@ -40,7 +40,7 @@ def test_each_pipeline_is_a_dag() -> None:
 def test_the_tasks_run_in_their_order() -> None:
     dag = found().dags["purchase_propensity"]
 
-    tasks = dag.topological_sort()  # type: ignore[no-untyped-call]  # Airflow's
+    tasks = dag.topological_sort()  # type: ignore[no-untyped-call]  # reason: Airflow gives it no types
     assert [task.task_id for task in tasks] == CHAIN
     assert [sorted(task.downstream_task_ids) for task in tasks] == [*([name] for name in CHAIN[1:]), []]
 

@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 
 from jobs.errors import DataFault, Fenced
-from jobs.lake import NEVER, Lake
+from jobs.lake import Lake
 from jobs.tables import ROW_TRACKING, Column, Table
 from tests.project import Project
 
@@ -101,8 +101,8 @@ def test_replacing_a_partition_leaves_the_others(lake: Lake) -> None:
         lake.replace(rows(lake, DAY, attempt), "t", "day = '1998-06-01'", lake.fence("t", "a/1"))
         lake.append_once(rows(lake, OTHER, 9), "t", "other")
     assert numbers(lake) == [2, 9]
-    assert lake.last_transaction("t", "a/1") == 1
-    assert lake.last_transaction("t", "nobody") == NEVER
+    assert lake.fence("t", "a/1").version == 2
+    assert lake.fence("t", "nobody").version == 0
 
 
 def test_rows_as_they_stood_survive_compaction_and_vacuum(lake: Lake) -> None:

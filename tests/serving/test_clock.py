@@ -37,7 +37,7 @@ def test_another_text_is_no_clock(text: str) -> None:
         Clock.parse(text)
 
 
-@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001 - takes naive bounds
+@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)))  # noqa: DTZ001  reason: the bounds must be naive
 def test_microseconds_lose_nothing(moment: datetime) -> None:
     assert instant(microseconds(moment)) == moment
 
