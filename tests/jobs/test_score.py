@@ -1,5 +1,6 @@
 """Score: same inputs give the same bits, what fails stays unseen, and who was overtaken shows nothing."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -58,21 +59,28 @@ def test_what_other_scores_replace_is_kept(filled: Project, model: ModelVersion,
     assert {row.key for row in seen.collect()} == set(before)
 
 
+@pytest.mark.parametrize("holds", ["files", "rows"])
 def test_a_zombie_commits_nothing(
-    filled: Project, model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    filled: Project, model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: str
 ) -> None:
-    """An attempt that was thought dead comes back after another one scored the date: neither table changes."""
+    """An attempt that was thought dead comes back after another one scored the date: neither table changes.
+
+    The other one has removed its staged files; one that was stopped in the middle of its write has the rows already.
+    """
     other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=4)
     run = scored(filled, model, FIRST)
     real = score_module._commit
 
-    def overtaken(*given: Any) -> None:
+    def overtaken(run: Run, pinned: Any, result: Any, fences: Any) -> None:
         monkeypatch.setattr(score_module, "_commit", real)
+        if holds == "rows":
+            kept = {name: getattr(result, name).localCheckpoint() for name in ("features", "scores")}
+            result = replace(result, **kept)
         scored(filled, other, FIRST)
-        real(*given)
+        real(run, pinned, result, fences)
 
     monkeypatch.setattr(score_module, "_commit", overtaken)
-    with pytest.raises(Fenced, match="another attempt took over"):
+    with pytest.raises(Fenced, match="another attempt"):
         scored(filled, model, FIRST, "zombie")
     assert {row.model_version for row in filled.lake.read(SCORES).where(run.partition).collect()} == {other.version}
 
