@@ -17,10 +17,16 @@ from serving.clock import instant, microseconds
 from serving.errors import BlockCorrupt, HashCollision, TornGeneration
 from serving.head import Fallback, Head, Model
 from serving.layout import Layout
-from serving.store import Store
+from serving.store import Outcome, Store
 
 LOG = logging.getLogger(__name__)
 SALTS = 8
+REFUSED: dict[Outcome, str] = {
+    "older": "another generation went live meanwhile, of a newer as_of",
+    "epoch": "a rollback or a forced publication came in between",
+    "unclaimed": "another publication began meanwhile, or Redis was emptied",
+    "unreadable": "what is live has a head that cannot be read",
+}
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,17 @@ def publish(run: Run, redis_url: str) -> str:
     run.lake.create(publications_table(run.pipeline.name))
     with Store(redis_url) as store:
         store.require_noeviction()
-        # Observed before anything is written: whoever swaps in between makes our swap fail.
-        observed, live = store.observe(run.pipeline.name)
+        live = store.head(run.pipeline.name)
         if live is not None and live.overtakes(microseconds(run.as_of)):
             return _history_only(run, ledger, live, partition.tally.rows)
         layout = Layout.fitting(partition.tally.rows, run.pipeline.publication.keys_per_block)
         entry = ledger.reserve(partition.tally.rows, layout.buckets, above=0 if live is None else live.token)
+        # From here on nobody who came earlier can go live, so that what is observed now holds until the swap.
+        _claim(store, run.pipeline.name, entry.token)
+        live = store.head(run.pipeline.name)
         draft = _head(run, partition, live, Generation(redis_url, run.pipeline.name, entry.token, layout))
         head = _built(partition, draft, redis_url)
-        _swap(store, observed, head)
+        _swap(store, head)
         entry = replace(entry, checksum=head.checksum)
         removed = _remove_old(store, ledger, (head, live))
         ledger.write([(LIVE, entry), *((REMOVED, old) for old in removed)])
@@ -140,12 +148,18 @@ def _differs(generation: Generation, what: str) -> GenerationDiffers:
     )
 
 
-def _swap(store: Store, observed: bytes | None, head: Head) -> None:
+def _claim(store: Store, pipeline: str, token: int) -> None:
+    if not store.claim(pipeline, token):
+        raise Overtaken(f"{pipeline}: a later publication began before generation {token}. Run the task again")
+
+
+def _swap(store: Store, head: Head) -> None:
     store.register(head.pipeline)
-    if not store.swap(observed, head):
+    outcome = store.swap(head)
+    if outcome != "live":
         raise Overtaken(
-            f"{head.pipeline}: another generation went live while {head.token} was being written; it did not go live. "
-            "Run the task again: it decides anew which of the two is newer"
+            f"{head.pipeline}: generation {head.token} did not go live: {REFUSED[outcome]}. Run the task again: it "
+            "decides anew which of the two is newer"
         )
     LOG.info("generation %d is live: %d scores", head.token, head.rows)
 

@@ -3,24 +3,49 @@
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Literal, Self, TypeVar, cast
 
+import redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from serving.connection import address, job_connection, redis_faults
 from serving.errors import EvictionRefused, GenerationLive, TornGeneration
 from serving.head import Head, parse_head
-from serving.keys import PIPELINES, block_key, head_key
+from serving.keys import PIPELINES, block_key, claim_key, head_key
 
 T = TypeVar("T")
 
 BATCH = 1000  # blocks in one round trip: about 1 MB at 64 keys a block
-# The last line but one makes the swap safe to send again when its answer was lost.
+Outcome = Literal["live", "older", "epoch", "unclaimed", "moved", "unreadable"]
+
+# A higher token takes the claim; the same one keeps it, so that the command may be sent again.
+CLAIM = """
+local held = redis.call('GET', KEYS[1])
+if held and tonumber(held) > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+# Numbers of a head are below 2^53, which Lua's doubles hold. The first line makes it safe to send again.
 SWAP = """
-local live = redis.call('GET', KEYS[1]) or ''
-if live == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) return 1 end
-if live == ARGV[2] then return 1 end
-return 0
+local raw = redis.call('GET', KEYS[1])
+if raw == ARGV[1] then return 'live' end
+local new = cjson.decode(ARGV[1])
+if tonumber(redis.call('GET', KEYS[2]) or 0) ~= new.token then return 'unclaimed' end
+if raw then
+  local readable, live = pcall(cjson.decode, raw)
+  if not (readable and live.epoch and live.as_of and live.token) then return 'unreadable' end
+  if new.as_of < live.as_of or (new.as_of == live.as_of and new.token <= live.token) then return 'older' end
+  if new.epoch < live.epoch then return 'epoch' end
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return 'live'
+"""
+REPLACE = """
+local raw = redis.call('GET', KEYS[1]) or ''
+if raw == ARGV[2] then return 'live' end
+if raw ~= ARGV[1] then return 'moved' end
+redis.call('SET', KEYS[1], ARGV[2])
+return 'live'
 """
 
 
@@ -32,13 +57,14 @@ class Store:
 
     def __init__(self, redis_url: str) -> None:
         self.url = redis_url
-        self._redis = job_connection(redis_url)
+        self.redis = job_connection(redis_url)
+        self.sharded = isinstance(self.redis, redis.RedisCluster)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
-        self._redis.close()
+        self.redis.close()
 
     def require_noeviction(self) -> None:
         """Raise `EvictionRefused` unless this Redis refuses writes when full, rather than dropping blocks."""
@@ -52,12 +78,12 @@ class Store:
     def register(self, pipeline: str) -> None:
         """Add `pipeline` to the set that the service lists; done before its first swap."""
         with redis_faults(self.url):
-            self._redis.sadd(PIPELINES, pipeline)
+            self.redis.sadd(PIPELINES, pipeline)
 
     def observe(self, pipeline: str) -> tuple[bytes | None, Head | None]:
-        """Return the head record of `pipeline` as bytes, which `swap` compares, and read; None where there is none."""
+        """Return the head record of `pipeline` as bytes, which `replace` compares, and as a head; None for none."""
         with redis_faults(self.url):
-            raw = cast("bytes | None", self._redis.get(head_key(pipeline)))
+            raw = cast("bytes | None", self.redis.get(head_key(pipeline)))
         return raw, parse_head(raw) if raw is not None else None
 
     def head(self, pipeline: str) -> Head | None:
@@ -67,8 +93,8 @@ class Store:
     def write_blocks(self, pipeline: str, token: int, blocks: Iterable[tuple[int, bytes]]) -> int:
         """Write (bucket, block) pairs of the generation `token` in a few round trips, and return how many."""
         written = 0
-        for batch in _batches(blocks, BATCH):
-            with redis_faults(self.url), self._redis.pipeline(transaction=False) as pipe:
+        for batch in batches(blocks, BATCH):
+            with redis_faults(self.url), self.redis.pipeline(transaction=False) as pipe:
                 for bucket, block in batch:
                     pipe.set(block_key(pipeline, token, bucket), block)
                 pipe.execute()
@@ -77,8 +103,8 @@ class Store:
 
     def read_blocks(self, pipeline: str, token: int, buckets: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield (bucket, block) for each of `buckets`; raise `TornGeneration` at the first that is missing."""
-        for batch in _batches(buckets, BATCH):
-            with redis_faults(self.url), self._redis.pipeline(transaction=False) as pipe:
+        for batch in batches(buckets, BATCH):
+            with redis_faults(self.url), self.redis.pipeline(transaction=False) as pipe:
                 for bucket in batch:
                     pipe.get(block_key(pipeline, token, bucket))
                 found = cast("list[bytes | None]", pipe.execute())
@@ -87,21 +113,46 @@ class Store:
                     raise TornGeneration(f"{pipeline}: generation {token} lacks bucket {bucket}: publish it again")
                 yield bucket, block
 
-    def swap(self, observed: bytes | None, head: Head) -> bool:
-        """Make `head` live at once if the record is still `observed`; else change nothing and return False."""
+    def claim(self, pipeline: str, token: int) -> bool:
+        """Let `token` alone go live from now on, unless a higher one has claimed that; no earlier one can any more.
+
+        To be taken before the head is observed and before the first block. A Redis that was emptied has lost it, and
+        with it every publisher who had written blocks there.
+        """
         with redis_faults(self.url):
-            return bool(self._redis.eval(SWAP, 1, head_key(head.pipeline), observed or b"", head.to_json()))
+            return bool(self.redis.eval(CLAIM, 1, claim_key(pipeline), token))
+
+    def swap(self, head: Head) -> Outcome:
+        """Make `head` live at once, or say why it is not, and change nothing.
+
+        "older": what is live has a newer as_of, or the same with a higher token. "epoch": a rollback or a forced
+        publication came in between. "unclaimed": its token has not the claim (any more). "unreadable": what is live is
+        no head.
+        """
+        with redis_faults(self.url):
+            names = head_key(head.pipeline), claim_key(head.pipeline)
+            return cast("Outcome", self.redis.eval(SWAP, 2, *names, head.to_json()).decode())
+
+    def replace(self, observed: bytes | None, head: Head) -> Outcome:
+        """Make `head` live at once, whatever its order, if the record is still `observed`; else say "moved"."""
+        with redis_faults(self.url):
+            answer = self.redis.eval(REPLACE, 1, head_key(head.pipeline), observed or b"", head.to_json())
+            return cast("Outcome", answer.decode())
 
     def remove_generation(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
         """Unlink the blocks of a generation and return how many there were; `GenerationLive` for the live one."""
         live = self.head(pipeline)
         if live is not None and live.token == token:
             raise GenerationLive(f"{pipeline}: generation {token} is live and stays: publish another one first")
+        return self.unlink(block_key(pipeline, token, bucket) for bucket in buckets)
+
+    def unlink(self, names: Iterable[str]) -> int:
+        """Remove keys in the background, and return how many there were."""
         removed = 0
-        for batch in _batches(buckets, BATCH):
-            with redis_faults(self.url), self._redis.pipeline(transaction=False) as pipe:
-                for bucket in batch:
-                    pipe.unlink(block_key(pipeline, token, bucket))
+        for batch in batches(names, BATCH):
+            with redis_faults(self.url), self.redis.pipeline(transaction=False) as pipe:
+                for name in batch:
+                    pipe.unlink(name)
                 removed += sum(cast("list[int]", pipe.execute()))
         return removed
 
@@ -109,20 +160,20 @@ class Store:
         """Managed servers close CONFIG, least-privilege users often both; what cannot be known is not trusted."""
         with redis_faults(self.url):
             try:
-                return str(self._redis.info("memory")["maxmemory_policy"])
+                return str(self.redis.info("memory")["maxmemory_policy"])
             except (NoPermissionError, ResponseError, KeyError):
                 return self._configured_policy()
 
     def _configured_policy(self) -> str:
         try:
-            return str(dict(self._redis.config_get("maxmemory-policy")).get("maxmemory-policy", "unknown"))
+            return str(dict(self.redis.config_get("maxmemory-policy")).get("maxmemory-policy", "unknown"))
         except (NoPermissionError, ResponseError) as fault:
             raise EvictionRefused(
                 f"Redis at {address(self.url)} hides its maxmemory-policy ({fault}): allow this user INFO"
             ) from fault
 
 
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """`itertools.batched` of Python 3.12, for 3.11."""
     remaining = iter(items)
     while batch := list(islice(remaining, size)):

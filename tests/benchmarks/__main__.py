@@ -75,7 +75,7 @@ def alternate(store: Store, load: Callable[[Store], None]) -> Callable[[], tuple
     """Return what empties Redis, loads, and gives (seconds, bytes of memory a key)."""
 
     def measured() -> tuple[float, float]:
-        redis = store._redis
+        redis = store.redis
         redis.flushall()
         before = int(redis.info("memory")["used_memory"])
         start = time.monotonic()

@@ -98,7 +98,7 @@ class Site:
         if step != "publish":
             return any((self.project.folder / "lake/staging/purchase_propensity").glob(f"{step}*/*/*/*/*.parquet"))
         with Store(self.redis_url) as store:
-            return any(True for _ in store._redis.scan_iter(match="scoreline:{purchase_propensity:*"))
+            return any(True for _ in store.redis.scan_iter(match="scoreline:{purchase_propensity:*"))
 
     def state(self) -> dict[str, object]:
         """What anybody can see: rows by content, and what is live."""
@@ -130,7 +130,7 @@ def site(tmp_path: Path, spark: SparkSession, redis_url: str) -> Site:
     databases = [f"{redis_url.removesuffix('/0')}/{number}" for number in (4, 5)]
     for url in databases:
         with Store(url) as store:
-            store._redis.flushdb()
+            store.redis.flushdb()
     return Site(project, *databases)
 
 

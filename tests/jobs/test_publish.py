@@ -78,7 +78,7 @@ def test_a_generation_that_differs_is_found(
     real = generation.read_back
 
     def after_damage(spread: DataFrame, built: generation.Generation) -> object:
-        redis: Any = store._redis
+        redis: Any = store.redis
         first, second = (block_key(built.pipeline, built.token, bucket) for bucket in (0, 1))
         if damage == "flipped":
             redis.setrange(first, 40, bytes([redis.getrange(first, 40, 40)[0] ^ 1]))
@@ -140,7 +140,7 @@ def test_who_was_overtaken_does_not_go_live(
         real(*given)
 
     monkeypatch.setattr(generation, "write", overtaken)
-    with pytest.raises(Overtaken, match="another generation went live"):
+    with pytest.raises(Overtaken, match="another publication began meanwhile"):
         publish(run, jobs_redis_url)
     head = store.head("purchase_propensity")
     assert head is not None
@@ -193,7 +193,7 @@ def test_the_last_generations_stay_and_older_ones_go(run: Run, store: Store, job
         later = Clock(timedelta(days=1, minutes=minute))
         publish(replace(run, clock=later), jobs_redis_url)
         heads.append(store.head("purchase_propensity"))
-    there = [len(list(store._redis.scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
+    there = [len(list(store.redis.scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
     buckets = heads[-1].layout.buckets if heads[-1] else 0
     assert there == [0] * 2 + [buckets] * run.pipeline.publication.keep
 

@@ -58,8 +58,8 @@ def publish(store: Store, pipeline: str, token: int, scores: Scores, fallback: f
     head = head_for(pipeline, token, scores)
     if fallback is not None:
         head = replace(head, fallback=Fallback("constant", fallback))
+    assert store.claim(pipeline, token)
     write(store, head, scores)
     store.register(pipeline)
-    observed, _ = store.observe(pipeline)
-    assert store.swap(observed, head)
+    assert store.swap(head) == "live"
     return head

@@ -83,7 +83,7 @@ def test_half_a_character_in_a_batch_is_refused(client: Client) -> None:
 def test_a_pipeline_that_allows_few_keys_in_a_request_is_asked_for_few(store: Store, client: Client) -> None:
     scores = {f"k{number}": float(number) for number in range(20)}
     head = publish(store, "few", 1, scores)
-    assert store.swap(head.to_json(), replace(head, limits=Limits(batch=7)))
+    assert store.replace(head.to_json(), replace(head, limits=Limits(batch=7))) == "live"
     found = [answer.score for answer in client.scores("few", scores) if isinstance(answer, Score)]
     assert found == list(scores.values())
 

@@ -38,35 +38,77 @@ def test_nothing_is_live_before_the_first_swap(store: Store) -> None:
     assert store.observe("nothing") == (head.to_json(), head)
 
 
-def test_of_two_publishers_who_saw_one_head_one_wins(store: Store) -> None:
+def test_of_two_publishers_the_later_claim_wins_whoever_swaps_first(store: Store) -> None:
     publish(store, "race", 1, SCORES)
-    observed, _ = store.observe("race")
     first, second = head_for("race", 2, SCORES), head_for("race", 3, SCORES)
-    assert store.swap(observed, first)
-    assert not store.swap(observed, second)
-    assert store.head("race") == first
+    assert store.claim("race", 2)
+    assert store.claim("race", 3)
+    assert store.swap(first) == "unclaimed"
+    assert store.swap(second) == "live"
+    assert store.swap(first) == "unclaimed"
+    assert store.head("race") == second
 
 
-def test_who_saw_nothing_does_not_replace_what_is_live(store: Store) -> None:
-    live = publish(store, "saw-nothing", 1, SCORES)
-    assert not store.swap(None, head_for("saw-nothing", 2, SCORES))
-    assert store.head("saw-nothing") == live
+def test_a_claim_is_kept_by_its_token_and_never_goes_back(store: Store) -> None:
+    assert store.claim("claim", 10)
+    assert store.claim("claim", 10)
+    assert not store.claim("claim", 9)
+    assert store.claim("claim", 11)
+
+
+def test_nobody_goes_live_without_a_claim(store: Store) -> None:
+    assert store.swap(head_for("no-claim", 1, SCORES)) == "unclaimed"
+    assert store.head("no-claim") is None
 
 
 def test_a_swap_sent_again_after_its_answer_was_lost_has_won(store: Store) -> None:
-    observed, _ = store.observe("again")
-    head = head_for("again", 1, SCORES)
-    assert store.swap(observed, head)
-    assert store.swap(observed, head)
+    head = publish(store, "again", 1, SCORES)
+    assert store.claim("again", 2)
+    assert store.swap(head) == "live"
 
 
-def test_a_swap_that_comes_after_the_head_went_changes_nothing(store: Store, redis_url: str) -> None:
-    publish(store, "emptied", 1, SCORES)
-    observed, _ = store.observe("emptied")
+def test_an_older_as_of_is_refused_by_the_swap_itself(store: Store) -> None:
+    live = publish(store, "older", 1, SCORES)
+    assert store.claim("older", 2)
+    assert store.swap(replace(head_for("older", 2, SCORES), as_of=live.as_of - 1)) == "older"
+    assert store.head("older") == live
+
+
+def test_an_emptied_redis_does_not_help_a_zombie(store: Store, redis_url: str) -> None:
+    """Neither one that was to be the first, nor one that saw what was live."""
+    assert store.claim("emptied", 1)
     with redis.Redis.from_url(redis_url) as raw:
-        raw.delete("scoreline:{emptied}:head")
-    assert not store.swap(observed, head_for("emptied", 2, SCORES))
+        raw.delete("scoreline:{emptied}:head", "scoreline:{emptied}:claim")
+    assert store.swap(head_for("emptied", 1, SCORES)) == "unclaimed"
     assert store.head("emptied") is None
+
+
+def test_a_publisher_who_saw_an_epoch_that_is_over_is_refused(store: Store) -> None:
+    live = publish(store, "epochs", 1, SCORES)
+    observed, _ = store.observe("epochs")
+    assert store.claim("epochs", 2)
+    assert store.replace(observed, replace(live, epoch=2)) == "live"
+    assert store.swap(replace(head_for("epochs", 2, SCORES), as_of=live.as_of + 1)) == "epoch"
+
+
+def test_a_replacement_takes_what_it_saw_alone(store: Store) -> None:
+    old = publish(store, "replaced", 1, SCORES)
+    publish(store, "replaced", 2, SCORES)
+    observed, live = store.observe("replaced")
+    assert live is not None
+    back = replace(old, epoch=live.epoch + 1)
+    assert store.replace(b"something else", back) == "moved"
+    assert store.replace(None, back) == "moved"
+    assert store.replace(observed, back) == "live"
+    assert store.replace(observed, back) == "live"
+    assert store.head("replaced") == back
+
+
+def test_a_head_that_no_version_can_read_is_not_taken_for_older(store: Store, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.set("scoreline:{garbled}:head", "no record")
+    assert store.claim("garbled", 1)
+    assert store.swap(head_for("garbled", 1, SCORES)) == "unreadable"
 
 
 def test_an_old_generation_is_removed_and_the_live_one_never(store: Store) -> None:
@@ -122,11 +164,3 @@ def test_a_full_redis_refuses_the_new_generation_and_keeps_the_old(servers: Exit
             full.write_blocks("full", 2, ((bucket, bytes(10_000)) for bucket in range(2_000)))
         assert full.head("full") == live
         assert len(list(full.read_blocks("full", 1, range(live.layout.buckets)))) == live.layout.buckets
-
-
-def test_an_older_zombie_finds_another_head_than_it_saw(store: Store) -> None:
-    publish(store, "zombie", 1, SCORES)
-    seen, _ = store.observe("zombie")
-    newer = publish(store, "zombie", 3, SCORES)
-    assert not store.swap(seen, replace(head_for("zombie", 2, SCORES), as_of=newer.as_of - 1))
-    assert store.head("zombie") == newer
