@@ -74,6 +74,15 @@ def test_an_older_as_of_is_refused_by_the_swap_itself(store: Store) -> None:
     assert store.head("older") == live
 
 
+def test_an_equal_as_of_needs_a_higher_token(store: Store) -> None:
+    """As when the ledger was restored from before, and gives tokens again."""
+    live = publish(store, "restored", 5, SCORES)
+    store.redis.delete("scoreline:{restored}:claim")
+    assert store.claim("restored", 4)
+    assert store.swap(head_for("restored", 4, SCORES)) == "older"
+    assert store.head("restored") == live
+
+
 def test_an_emptied_redis_does_not_help_a_zombie(store: Store, redis_url: str) -> None:
     """Neither one that was to be the first, nor one that saw what was live."""
     assert store.claim("emptied", 1)
