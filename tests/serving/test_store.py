@@ -6,7 +6,6 @@ from pathlib import Path
 from threading import Timer
 
 import pytest
-import redis
 
 from serving.errors import EvictionRefused, GenerationLive, StoreRefused, TornGeneration
 from serving.keys import block_key
@@ -18,16 +17,20 @@ from tests.serving.publishing import head_for, publish, write
 SCORES = {f"k{number}": number / 100 for number in range(100)}
 
 
+@pytest.fixture(scope="module")
+def store(any_store: Store) -> Store:
+    return any_store
+
+
 def test_blocks_read_back_as_written_over_several_round_trips(store: Store) -> None:
     blocks = [(bucket, bucket.to_bytes(4, "big")) for bucket in range(2 * BATCH + 1)]
     assert store.write_blocks("trips", 1, iter(blocks)) == len(blocks)
     assert list(store.read_blocks("trips", 1, range(len(blocks)))) == blocks
 
 
-def test_a_lost_block_is_torn_and_named(store: Store, redis_url: str) -> None:
+def test_a_lost_block_is_torn_and_named(store: Store) -> None:
     write(store, head_for("lost", 4, SCORES), SCORES)
-    with redis.Redis.from_url(redis_url) as raw:
-        raw.delete(block_key("lost", 4, 3))
+    store.unlink([block_key("lost", 4, 3)])
     with pytest.raises(TornGeneration, match="lost: generation 4 lacks bucket 3"):
         list(store.read_blocks("lost", 4, range(25)))
 
@@ -74,11 +77,10 @@ def test_an_older_as_of_is_refused_by_the_swap_itself(store: Store) -> None:
     assert store.head("older") == live
 
 
-def test_an_emptied_redis_does_not_help_a_zombie(store: Store, redis_url: str) -> None:
+def test_an_emptied_redis_does_not_help_a_zombie(store: Store) -> None:
     """Neither one that was to be the first, nor one that saw what was live."""
     assert store.claim("emptied", 1)
-    with redis.Redis.from_url(redis_url) as raw:
-        raw.delete("scoreline:{emptied}:head", "scoreline:{emptied}:claim")
+    assert store.unlink(["scoreline:{emptied}:head", "scoreline:{emptied}:claim"]) == 1
     assert store.swap(head_for("emptied", 1, SCORES)) == "unclaimed"
     assert store.head("emptied") is None
 
@@ -104,9 +106,8 @@ def test_a_replacement_takes_what_it_saw_alone(store: Store) -> None:
     assert store.head("replaced") == back
 
 
-def test_a_head_that_no_version_can_read_is_not_taken_for_older(store: Store, redis_url: str) -> None:
-    with redis.Redis.from_url(redis_url) as raw:
-        raw.set("scoreline:{garbled}:head", "no record")
+def test_a_head_that_no_version_can_read_is_not_taken_for_older(store: Store) -> None:
+    store.connection.ask([("SET", "scoreline:{garbled}:head", "no record")])
     assert store.claim("garbled", 1)
     assert store.swap(head_for("garbled", 1, SCORES)) == "unreadable"
 
