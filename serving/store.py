@@ -1,6 +1,7 @@
 """The blocking side of the Redis contract, for jobs: writes generations, reads them back, swaps heads."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
@@ -9,7 +10,7 @@ import redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from serving.connection import address, job_connection, redis_faults
-from serving.errors import EvictionRefused, GenerationLive, TornGeneration
+from serving.errors import EvictionRefused, GenerationLive, HeadUnreadable, TornGeneration
 from serving.head import Head, parse_head
 from serving.keys import PIPELINES, block_key, claim_key, head_key
 
@@ -35,7 +36,7 @@ if raw then
   local readable, live = pcall(cjson.decode, raw)
   if not (readable and live.epoch and live.as_of and live.token) then return 'unreadable' end
   if new.as_of < live.as_of or (new.as_of == live.as_of and new.token <= live.token) then return 'older' end
-  if new.epoch < live.epoch then return 'epoch' end
+  if new.epoch < live.epoch or (ARGV[2] and live.epoch ~= tonumber(ARGV[2])) then return 'epoch' end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return 'live'
@@ -43,6 +44,7 @@ return 'live'
 REPLACE = """
 local raw = redis.call('GET', KEYS[1]) or ''
 if raw == ARGV[2] then return 'live' end
+if KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) ~= tonumber(ARGV[3]) then return 'unclaimed' end
 if raw ~= ARGV[1] then return 'moved' end
 redis.call('SET', KEYS[1], ARGV[2])
 return 'live'
@@ -82,9 +84,13 @@ class Store:
 
     def observe(self, pipeline: str) -> tuple[bytes | None, Head | None]:
         """Return the head record of `pipeline` as bytes, which `replace` compares, and as a head; None for none."""
-        with redis_faults(self.url):
-            raw = cast("bytes | None", self.redis.get(head_key(pipeline)))
+        raw = self.record(pipeline)
         return raw, parse_head(raw) if raw is not None else None
+
+    def record(self, pipeline: str) -> bytes | None:
+        """Return the head record of `pipeline` as it is, which may be unreadable; None for none."""
+        with redis_faults(self.url):
+            return cast("bytes | None", self.redis.get(head_key(pipeline)))
 
     def head(self, pipeline: str) -> Head | None:
         """Return the head of the live generation, or None where nothing is live."""
@@ -103,15 +109,29 @@ class Store:
 
     def read_blocks(self, pipeline: str, token: int, buckets: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield (bucket, block) for each of `buckets`; raise `TornGeneration` at the first that is missing."""
+        for bucket, block in self.find_blocks(pipeline, token, buckets):
+            if block is None:
+                raise TornGeneration(f"{pipeline}: generation {token} lacks bucket {bucket}: publish it again")
+            yield bucket, block
+
+    def find_blocks(self, pipeline: str, token: int, buckets: Iterable[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield (bucket, block) for each of `buckets`, with None for a block that is missing."""
         for batch in batches(buckets, BATCH):
             with redis_faults(self.url), self.redis.pipeline(transaction=False) as pipe:
                 for bucket in batch:
                     pipe.get(block_key(pipeline, token, bucket))
                 found = cast("list[bytes | None]", pipe.execute())
-            for bucket, block in zip(batch, found, strict=True):
-                if block is None:
-                    raise TornGeneration(f"{pipeline}: generation {token} lacks bucket {bucket}: publish it again")
-                yield bucket, block
+            yield from zip(batch, found, strict=True)
+
+    def count_blocks(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
+        """Return how many of `buckets` have a block of the generation `token`, without reading any."""
+        there = 0
+        for batch in batches(buckets, BATCH):
+            with redis_faults(self.url), self.redis.pipeline(transaction=False) as pipe:
+                for bucket in batch:
+                    pipe.exists(block_key(pipeline, token, bucket))
+                there += sum(cast("list[int]", pipe.execute()))
+        return there
 
     def claim(self, pipeline: str, token: int) -> bool:
         """Let `token` alone go live from now on, unless a higher one has claimed that; no earlier one can any more.
@@ -122,21 +142,41 @@ class Store:
         with redis_faults(self.url):
             return bool(self.redis.eval(CLAIM, 1, claim_key(pipeline), token))
 
-    def swap(self, head: Head) -> Outcome:
+    def highest_token(self, pipeline: str) -> int:
+        """Return the highest token that Redis knows of, 0 for none: one above it can have the claim."""
+        with redis_faults(self.url):
+            claimed = int(cast("bytes | None", self.redis.get(claim_key(pipeline))) or 0)
+        with suppress(HeadUnreadable):
+            live = self.head(pipeline)
+            return claimed if live is None else max(claimed, live.token)
+        return claimed
+
+    def swap(self, head: Head, observed: Head | None = None) -> Outcome:
         """Make `head` live at once, or say why it is not, and change nothing.
 
         "older": what is live has a newer as_of, or the same with a higher token. "epoch": a rollback or a forced
-        publication came in between. "unclaimed": its token has not the claim (any more). "unreadable": what is live is
-        no head.
+        publication came in between, that is after `observed`. "unclaimed": its token has not the claim (any more).
+        "unreadable": what is live is no head.
         """
+        epoch = () if observed is None else (observed.epoch,)
         with redis_faults(self.url):
             names = head_key(head.pipeline), claim_key(head.pipeline)
-            return cast("Outcome", self.redis.eval(SWAP, 2, *names, head.to_json()).decode())
+            return cast("Outcome", self.redis.eval(SWAP, 2, *names, head.to_json(), *epoch).decode())
 
     def replace(self, observed: bytes | None, head: Head) -> Outcome:
         """Make `head` live at once, whatever its order, if the record is still `observed`; else say "moved"."""
         with redis_faults(self.url):
             answer = self.redis.eval(REPLACE, 1, head_key(head.pipeline), observed or b"", head.to_json())
+            return cast("Outcome", answer.decode())
+
+    def replace_claimed(self, observed: bytes | None, head: Head) -> Outcome:
+        """Do as `replace`, if the head's token has the claim; else say "unclaimed".
+
+        Of what was written to a Redis that has been emptied since, the record alone would not tell: it was none before.
+        """
+        names = head_key(head.pipeline), claim_key(head.pipeline)
+        with redis_faults(self.url):
+            answer = self.redis.eval(REPLACE, 2, *names, observed or b"", head.to_json(), head.token)
             return cast("Outcome", answer.decode())
 
     def remove_generation(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
