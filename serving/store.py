@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
 from serving.connection import Connection
-from serving.errors import EvictionRefused, GenerationLive, TornGeneration
+from serving.errors import EvictionRefused, GenerationLive, HeadUnreadable, TornGeneration
 from serving.head import Head, parse_head
 from serving.keys import PIPELINES, block_key, claim_key, head_key
 from serving.replication import await_replicas
@@ -37,7 +38,7 @@ if raw then
   local readable, live = pcall(cjson.decode, raw)
   if not (readable and live.epoch and live.as_of and live.token) then return 'unreadable' end
   if new.as_of < live.as_of or (new.as_of == live.as_of and new.token <= live.token) then return 'older' end
-  if new.epoch < live.epoch then return 'epoch' end
+  if new.epoch < live.epoch or (ARGV[2] and live.epoch ~= tonumber(ARGV[2])) then return 'epoch' end
 end
 redis.call('SET', KEYS[1], ARGV[1])
 return 'live'
@@ -45,6 +46,7 @@ return 'live'
 REPLACE = """
 local raw = redis.call('GET', KEYS[1]) or ''
 if raw == ARGV[2] then return 'live' end
+if KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) ~= tonumber(ARGV[3]) then return 'unclaimed' end
 if raw ~= ARGV[1] then return 'moved' end
 redis.call('SET', KEYS[1], ARGV[2])
 return 'live'
@@ -78,12 +80,16 @@ class Store:
 
     def register(self, pipeline: str) -> None:
         """Add `pipeline` to the set that the service lists; done before its first swap."""
-        self._ask("SADD", PIPELINES, pipeline)
+        self.ask("SADD", PIPELINES, pipeline)
 
     def observe(self, pipeline: str) -> tuple[bytes | None, Head | None]:
         """Return the head record of `pipeline` as bytes, which `replace` compares, and as a head; None for none."""
-        raw = cast("bytes | None", self._ask("GET", head_key(pipeline)))
+        raw = self.record(pipeline)
         return raw, parse_head(raw) if raw is not None else None
+
+    def record(self, pipeline: str) -> bytes | None:
+        """Return the head record of `pipeline` as it is, which may be unreadable; None for none."""
+        return cast("bytes | None", self.ask("GET", head_key(pipeline)))
 
     def head(self, pipeline: str) -> Head | None:
         """Return the head of the live generation, or None where nothing is live."""
@@ -103,12 +109,20 @@ class Store:
 
     def read_blocks(self, pipeline: str, token: int, buckets: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield (bucket, block) for each of `buckets`; raise `TornGeneration` at the first that is missing."""
+        for bucket, block in self.find_blocks(pipeline, token, buckets):
+            if block is None:
+                raise TornGeneration(f"{pipeline}: generation {token} lacks bucket {bucket}: publish it again")
+            yield bucket, block
+
+    def find_blocks(self, pipeline: str, token: int, buckets: Iterable[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield (bucket, block) for each of `buckets`, with None for a block that is missing."""
         for batch in batches(buckets, BATCH):
             found = self.connection.ask([("GET", block_key(pipeline, token, bucket)) for bucket in batch])
-            for bucket, block in zip(batch, found, strict=True):
-                if block is None:
-                    raise TornGeneration(f"{pipeline}: generation {token} lacks bucket {bucket}: publish it again")
-                yield bucket, block
+            yield from zip(batch, found, strict=True)
+
+    def count_blocks(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
+        """Return how many of `buckets` have a block of the generation `token`, without reading any."""
+        return self._count("EXISTS", (block_key(pipeline, token, bucket) for bucket in buckets))
 
     def claim(self, pipeline: str, token: int) -> bool:
         """Let `token` alone go live from now on, unless a higher one has claimed that; no earlier one can any more.
@@ -116,21 +130,38 @@ class Store:
         To be taken before the head is observed and before the first block. A Redis that was emptied has lost it, and
         with it every publisher who had written blocks there.
         """
-        return bool(self._ask("EVAL", CLAIM, 1, claim_key(pipeline), token))
+        return bool(self.ask("EVAL", CLAIM, 1, claim_key(pipeline), token))
 
-    def swap(self, head: Head) -> Outcome:
+    def highest_token(self, pipeline: str) -> int:
+        """Return the highest token that Redis knows of, 0 for none: one above it can have the claim."""
+        claimed = int(self.ask("GET", claim_key(pipeline)) or 0)
+        with suppress(HeadUnreadable):
+            live = self.head(pipeline)
+            return claimed if live is None else max(claimed, live.token)
+        return claimed
+
+    def swap(self, head: Head, observed: Head | None = None) -> Outcome:
         """Make `head` live at once, or say why it is not, and change nothing.
 
         "older": what is live has a newer as_of, or the same with a higher token. "epoch": a rollback or a forced
-        publication came in between. "unclaimed": its token has not the claim (any more). "unreadable": what is live is
-        no head.
+        publication came in between, that is after `observed`. "unclaimed": its token has not the claim (any more).
+        "unreadable": what is live is no head.
         """
         names = head_key(head.pipeline), claim_key(head.pipeline)
-        return self._settled("EVAL", SWAP, 2, *names, head.to_json())
+        epoch = () if observed is None else (observed.epoch,)
+        return self._settled("EVAL", SWAP, 2, *names, head.to_json(), *epoch)
 
     def replace(self, observed: bytes | None, head: Head) -> Outcome:
         """Make `head` live at once, whatever its order, if the record is still `observed`; else say "moved"."""
         return self._settled("EVAL", REPLACE, 1, head_key(head.pipeline), observed or b"", head.to_json())
+
+    def replace_claimed(self, observed: bytes | None, head: Head) -> Outcome:
+        """Do as `replace`, if the head's token has the claim; else say "unclaimed".
+
+        Of what was written to a Redis that has been emptied since, the record alone would not tell: it was none before.
+        """
+        names = head_key(head.pipeline), claim_key(head.pipeline)
+        return self._settled("EVAL", REPLACE, 2, *names, observed or b"", head.to_json(), head.token)
 
     def remove_generation(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
         """Unlink the blocks of a generation and return how many there were; `GenerationLive` for the live one."""
@@ -141,18 +172,23 @@ class Store:
 
     def unlink(self, names: Iterable[str]) -> int:
         """Remove keys in the background, and return how many there were."""
-        return sum(sum(self.connection.ask([("UNLINK", name) for name in batch])) for batch in batches(names, BATCH))
+        return self._count("UNLINK", names)
+
+    def ask(self, *command: str | bytes | int) -> Reply:
+        """Return the reply to one command."""
+        return self.connection.ask([command])[0]
+
+    def _count(self, command: str, names: Iterable[str]) -> int:
+        """Return the sum of what a command replies for each key."""
+        return sum(sum(self.connection.ask([(command, name) for name in batch])) for batch in batches(names, BATCH))
 
     def _settled(self, *script: str | bytes | int) -> Outcome:
         """Run a script that changes a head; when it has, wait for replicas, and see that no failover took it back."""
-        outcome = cast("Outcome", self._ask(*script).decode())
+        outcome = cast("Outcome", self.ask(*script).decode())
         if outcome != "live":
             return outcome
         await_replicas(self.connection)
-        return cast("Outcome", self._ask(*script).decode())
-
-    def _ask(self, *command: str | bytes | int) -> Reply:
-        return self.connection.ask([command])[0]
+        return cast("Outcome", self.ask(*script).decode())
 
     def _eviction_policies(self) -> list[str]:
         """Managed servers close CONFIG, least-privilege users often both; what cannot be known is not trusted."""

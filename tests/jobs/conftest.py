@@ -64,5 +64,5 @@ def jobs_redis_url(redis_url: str) -> str:
 def store(jobs_redis_url: str) -> Iterator[Store]:
     """The database, emptied."""
     with Store(jobs_redis_url) as store:
-        store.connection.ask([("FLUSHDB",)])
+        store.ask("FLUSHDB")
         yield store

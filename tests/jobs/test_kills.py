@@ -131,7 +131,7 @@ def site(tmp_path: Path, spark: SparkSession, redis_url: str) -> Site:
     databases = [f"{redis_url.removesuffix('/0')}/{number}" for number in (4, 5)]
     for url in databases:
         with Store(url) as store:
-            store.connection.ask([("FLUSHDB",)])
+            store.ask("FLUSHDB")
     return Site(project, *databases)
 
 

@@ -47,7 +47,7 @@ def held(store: Store, of: Head) -> dict[str, Fresh]:
     found = {}
     for bucket in range(of.overlay.buckets):
         name = overlay_key(of.pipeline, of.epoch, bucket)
-        (flat,) = store.connection.ask([("HGETALL", name)])
+        flat = store.ask("HGETALL", name)
         for key, entry in zip(flat[::2], flat[1::2], strict=True):
             as_of, values = EntryCodec(of.layout).unpack(entry)
             found[key.decode()] = Fresh(key.decode(), as_of, values)

@@ -93,6 +93,37 @@ def test_a_publisher_who_saw_an_epoch_that_is_over_is_refused(store: Store) -> N
     assert store.swap(replace(head_for("epochs", 2, SCORES), as_of=live.as_of + 1)) == "epoch"
 
 
+def test_a_publisher_with_an_epoch_of_its_own_does_not_undo_a_rollback(store: Store) -> None:
+    """Another model begins the same epoch as the rollback that came in between: the numbers alone would not tell."""
+    live = publish(store, "same-epoch", 1, SCORES)
+    observed, _ = store.observe("same-epoch")
+    assert store.claim("same-epoch", 2)
+    back = replace(live, epoch=2)
+    assert store.replace(observed, back) == "live"
+    head = replace(head_for("same-epoch", 2, SCORES), epoch=2)
+    assert store.swap(head, live) == "epoch"
+    assert store.swap(head, back) == "live"
+
+
+def test_what_was_written_before_redis_was_emptied_replaces_nothing(store: Store) -> None:
+    head = head_for("emptied-since", 1, SCORES)
+    assert store.claim("emptied-since", 1)
+    store.unlink(["scoreline:{emptied-since}:claim"])
+    assert store.replace_claimed(None, head) == "unclaimed"
+    assert store.claim("emptied-since", 1)
+    assert store.replace_claimed(b"something else", head) == "moved"
+    assert store.replace_claimed(None, head) == "live"
+    assert store.replace_claimed(None, head) == "live"
+
+
+def test_blocks_are_counted_and_found_where_some_are_missing(store: Store) -> None:
+    head = publish(store, "counted", 1, SCORES)
+    store.unlink([block_key("counted", 1, 3)])
+    assert store.count_blocks("counted", 1, range(head.layout.buckets)) == head.layout.buckets - 1
+    found = dict(store.find_blocks("counted", 1, range(head.layout.buckets)))
+    assert [bucket for bucket, block in found.items() if block is None] == [3]
+
+
 def test_a_replacement_takes_what_it_saw_alone(store: Store) -> None:
     old = publish(store, "replaced", 1, SCORES)
     publish(store, "replaced", 2, SCORES)
@@ -107,7 +138,7 @@ def test_a_replacement_takes_what_it_saw_alone(store: Store) -> None:
 
 
 def test_a_head_that_no_version_can_read_is_not_taken_for_older(store: Store) -> None:
-    store.connection.ask([("SET", "scoreline:{garbled}:head", "no record")])
+    store.ask("SET", "scoreline:{garbled}:head", "no record")
     assert store.claim("garbled", 1)
     assert store.swap(head_for("garbled", 1, SCORES)) == "unreadable"
 
