@@ -112,7 +112,12 @@ def target_of(url: str) -> Target:
 
 
 def address(url: str) -> str:
-    """Return hosts, ports and service of a Redis URL, or the path of its socket: what may be shown of it."""
+    """Return hosts, ports and service of a Redis URL, or the path of its socket: what may be shown of it.
+
+    An address is its own.
+    """
+    if "://" not in url:
+        return url
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return parts.path
