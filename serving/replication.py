@@ -1,7 +1,8 @@
-"""Whether replicas have what was written: what a master alone has, its failure takes away."""
+"""Whether replicas have what was written, and masters are still the same: what a failed one alone had is gone."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from time import monotonic, sleep
 
 from serving.connection import PATIENCE_SECONDS, Connection
@@ -13,26 +14,46 @@ WRITTEN = re.compile(rb"master_replid:(\w+).*master_repl_offset:(\d+)", re.DOTAL
 REPLICATED = re.compile(rb"state=online,offset=(\d+)")
 
 
-def await_replicas(connection: Connection) -> None:
-    """Return when a replica of each master has all that was written before; at once where there are no replicas.
+@dataclass(frozen=True)
+class Progress:
+    """How far a master is in its history of writes, and how far each of its replicas."""
 
-    Raises `StoreUnavailable` where they stay behind. A master that fails meanwhile is not waited for.
-    """
-    deadline = monotonic() + PATIENCE_SECONDS
-    wanted = {history: written for history, written, _ in _progress(connection)}
-    while any(replicated < wanted.get(history, 0) for history, _, replicated in _progress(connection)):
-        if monotonic() > deadline:
-            raise StoreUnavailable(
-                f"Redis at {address(connection.url)} has replicas that stay behind: see `INFO replication` of its "
-                "masters, mend or remove the replicas, and run the task again"
-            )
-        sleep(POLL_SECONDS)
+    written: int
+    replicated: tuple[int, ...]
 
 
-def _progress(connection: Connection) -> Iterator[tuple[bytes, int, int]]:
-    """Yield of each master with replicas: its history's name, how far it is, and how far its best replica is."""
+Masters = Mapping[bytes, Progress]  # by their histories: one that restarts or takes over begins another
+
+
+def masters_of(connection: Connection) -> Masters:
+    """Return the masters there are, without those that do not say."""
+    found = {}
     for told in connection.ask_all(("INFO", "replication")):
         written = WRITTEN.search(told) if isinstance(told, bytes) else None
-        replicated = [int(offset) for offset in REPLICATED.findall(told)] if written else []
-        if written and replicated:
-            yield written[1], int(written[2]), max(replicated)
+        if written is not None:
+            found[written[1]] = Progress(int(written[2]), tuple(map(int, REPLICATED.findall(told))))
+    return found
+
+
+def await_replicas(connection: Connection, before: Masters | None = None) -> Masters:
+    """Return the masters when a replica of each has all that was written there; at once where there are no replicas.
+
+    A master that has fewer replicas than `before` is waited for as well: it may be about to go, and one of them to take
+    over without what is written now. One that goes is not waited for. Raises `StoreUnavailable` after ten seconds.
+    """
+    deadline = monotonic() + PATIENCE_SECONDS
+    wanted = now = masters_of(connection)
+    while any(_lags(now[history], wanted[history], (before or now).get(history)) for history in now.keys() & wanted):
+        if monotonic() > deadline:
+            raise StoreUnavailable(
+                f"Redis at {address(connection.url)} has replicas that went away or stay behind: see `INFO "
+                "replication` of its masters, mend the replicas, and run the task again"
+            )
+        sleep(POLL_SECONDS)
+        now = masters_of(connection)
+    return now
+
+
+def _lags(now: Progress, wanted: Progress, before: Progress | None) -> bool:
+    missing = before is not None and len(now.replicated) < len(before.replicated)
+    return missing or max(now.replicated, default=wanted.written) < wanted.written

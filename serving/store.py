@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
 from serving.connection import Connection
-from serving.errors import EvictionRefused, GenerationLive, HeadUnreadable, TornGeneration
+from serving.errors import EvictionRefused, GenerationLive, HeadUnreadable, StoreUnavailable, TornGeneration
 from serving.head import Head, parse_head
 from serving.keys import PIPELINES, block_key, claim_key, head_key
-from serving.replication import await_replicas
+from serving.replication import Masters, await_replicas, masters_of
 from serving.route import Reply
 from serving.target import address
 
@@ -62,6 +62,7 @@ class Store:
     def __init__(self, redis_url: str) -> None:
         self.url = redis_url
         self.connection = Connection(redis_url)
+        self._masters: Masters = {}  # at the last claim
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +131,9 @@ class Store:
         To be taken before the head is observed and before the first block. A Redis that was emptied has lost it, and
         with it every publisher who had written blocks there.
         """
-        return bool(self.ask("EVAL", CLAIM, 1, claim_key(pipeline), token))
+        claimed = bool(self.ask("EVAL", CLAIM, 1, claim_key(pipeline), token))
+        self._masters = masters_of(self.connection)
+        return claimed
 
     def highest_token(self, pipeline: str) -> int:
         """Return the highest token that Redis knows of, 0 for none: one above it can have the claim."""
@@ -149,11 +152,11 @@ class Store:
         """
         names = head_key(head.pipeline), claim_key(head.pipeline)
         epoch = () if observed is None else (observed.epoch,)
-        return self._settled("EVAL", SWAP, 2, *names, head.to_json(), *epoch)
+        return self._settled(head, "EVAL", SWAP, 2, *names, head.to_json(), *epoch)
 
     def replace(self, observed: bytes | None, head: Head) -> Outcome:
         """Make `head` live at once, whatever its order, if the record is still `observed`; else say "moved"."""
-        return self._settled("EVAL", REPLACE, 1, head_key(head.pipeline), observed or b"", head.to_json())
+        return self._settled(head, "EVAL", REPLACE, 1, head_key(head.pipeline), observed or b"", head.to_json())
 
     def replace_claimed(self, observed: bytes | None, head: Head) -> Outcome:
         """Do as `replace`, if the head's token has the claim; else say "unclaimed".
@@ -161,7 +164,7 @@ class Store:
         Of what was written to a Redis that has been emptied since, the record alone would not tell: it was none before.
         """
         names = head_key(head.pipeline), claim_key(head.pipeline)
-        return self._settled("EVAL", REPLACE, 2, *names, observed or b"", head.to_json(), head.token)
+        return self._settled(head, "EVAL", REPLACE, 2, *names, observed or b"", head.to_json(), head.token)
 
     def remove_generation(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
         """Unlink the blocks of a generation and return how many there were; `GenerationLive` for the live one."""
@@ -182,13 +185,30 @@ class Store:
         """Return the sum of what a command replies for each key."""
         return sum(sum(self.connection.ask([(command, name) for name in batch])) for batch in batches(names, BATCH))
 
-    def _settled(self, *script: str | bytes | int) -> Outcome:
-        """Run a script that changes a head; when it has, wait for replicas, and see that no failover took it back."""
+    def _settled(self, head: Head, *script: str | bytes | int) -> Outcome:
+        """Run a script that makes a head live, so that no failover tears its generation or takes the head back."""
+        before = masters_of(self.connection)
+        if self._masters.keys() <= before.keys():
+            before = {**before, **self._masters}
+        else:
+            self._require_blocks(head)
         outcome = cast("Outcome", self.ask(*script).decode())
-        if outcome != "live":
-            return outcome
-        await_replicas(self.connection)
-        return cast("Outcome", self.ask(*script).decode())
+        if outcome == "live" and not before.keys() <= await_replicas(self.connection, before).keys():
+            raise StoreUnavailable(
+                f"Redis at {address(self.url)} has changed its master while {head.pipeline} went live with generation "
+                f"{head.token}, and may have forgotten it: run the task again"
+            )
+        return outcome
+
+    def _require_blocks(self, head: Head) -> None:
+        """Raise `TornGeneration` unless all blocks are still there."""
+        buckets = range(head.layout.buckets)
+        lost = len(buckets) - self.count_blocks(head.pipeline, head.token, buckets)
+        if lost:
+            raise TornGeneration(
+                f"{head.pipeline}: generation {head.token} lost {lost} blocks with a master of Redis at "
+                f"{address(self.url)} that was restarted or replaced: publish it again"
+            )
 
     def _eviction_policies(self) -> list[str]:
         """Managed servers close CONFIG, least-privilege users often both; what cannot be known is not trusted."""

@@ -6,8 +6,10 @@ from collections.abc import Generator, Sequence
 from redis.exceptions import ConnectionError as NotConnected
 
 from serving.cluster import ClusterRoute
-from serving.route import Answers, Command, Course, Questions, Route, fault_of, first_replies, sound, worst_of
+from serving.route import Answer, Answers, Command, Course, Questions, Route, fault_of, first_replies, sound, worst_of
 from serving.target import Place, Target
+
+ROLE: Command = ("ROLE",)
 
 
 def route_of(target: Target) -> Route:
@@ -40,21 +42,30 @@ class SentinelRoute:
         self._master: Place | None = None
 
     def to_keys(self, commands: Sequence[Command]) -> Course:
-        """Ask the master, and where it fails another one that the sentinels name by now."""
+        """Ask the master, and where it fails or is none any more another one that the sentinels name by now."""
         if self._master is None:
             self._master = yield from self._named()
         master = self._master
-        answer = (yield {master: list(commands)})[master]
-        if fault_of(answer) is None:
-            return sound(answer)
-        self._master = yield from self._named()
-        if self._master == master:
-            return sound(answer)
-        return sound((yield {self._master: list(commands)})[self._master])
+        answer = yield from self._ask(master, commands)
+        if fault_of(answer) is not None:
+            self._master = yield from self._named()
+            if self._master != master:
+                answer = yield from self._ask(self._master, commands)
+        return sound(answer)
 
     def to_all(self, command: Command) -> Course:
         """Ask the master."""
         return self.to_keys([command])
+
+    def _ask(self, master: Place, commands: Sequence[Command]) -> Generator[Questions, Answers, Answer]:
+        """Ask a master that says it is one: as a replica it would answer readers, with what it has so far."""
+        answer = (yield {master: [ROLE, *commands]})[master]
+        if isinstance(answer, Exception):
+            return answer
+        role, *replies = answer
+        if isinstance(role, Exception):
+            return role
+        return replies if role[0] == b"master" else NotConnected(f"{master} is no master any more")
 
     def _named(self) -> Generator[Questions, Answers, Place]:
         question: Command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._target.service)

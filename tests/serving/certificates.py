@@ -24,7 +24,8 @@ class Certificates:
 
 
 def certificates_in(folder: Path) -> Certificates:
-    """Make a new authority and a certificate for 127.0.0.1."""
+    """Make a new authority and a certificate for 127.0.0.1, in a new folder."""
+    folder.mkdir()
     made = Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
     root, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _certificate("authority", root, AUTHORITY).sign(root, hashes.SHA256())

@@ -58,6 +58,18 @@ def test_a_head_is_live_when_a_replica_has_it(pair: tuple[Store, Server], server
     assert observed == live.to_json()
 
 
+def test_a_master_whose_replica_has_gone_since_the_claim_is_not_trusted(
+    pair: tuple[Store, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perhaps the replica is the new master, and all that is written here is lost."""
+    store, replica = pair
+    monkeypatch.setattr(replication, "PATIENCE_SECONDS", 0.2)
+    assert store.claim("deserted", 1)
+    replica.kill()
+    with pytest.raises(StoreUnavailable, match="replicas that went away"):
+        store.swap(head_for("deserted", 1, {"a": 0.5}))
+
+
 def test_replicas_that_stay_behind_are_told_and_nothing_goes_live(
     pair: tuple[Store, Server], servers: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +77,6 @@ def test_replicas_that_stay_behind_are_told_and_nothing_goes_live(
     monkeypatch.setattr(replication, "PATIENCE_SECONDS", 0.2)
     replica.process.send_signal(signal.SIGSTOP)
     servers.callback(replica.process.send_signal, signal.SIGCONT)
-    with pytest.raises(StoreUnavailable, match=r"replicas that stay behind: see `INFO replication`"):
+    with pytest.raises(StoreUnavailable, match=r"replicas that went away or stay behind: see `INFO repl"):
         publish(store, "behind", 1, {"a": 0.5})
     assert store.head("behind") is None

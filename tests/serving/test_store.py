@@ -10,7 +10,7 @@ import pytest
 from serving.errors import EvictionRefused, GenerationLive, StoreRefused, TornGeneration
 from serving.keys import block_key
 from serving.store import BATCH, Store
-from tests.conftest import free_port
+from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
 from tests.serving.publishing import head_for, publish, write
 
@@ -185,6 +185,21 @@ def test_a_publication_waits_for_a_redis_that_comes_back(servers: ExitStack, tmp
         publish(waiting, "patient", 1, SCORES)
         starting.join()
         assert waiting.head("patient") == head_for("patient", 1, SCORES)
+
+
+def test_what_a_restart_took_away_does_not_go_live(servers: ExitStack, tmp_path: Path) -> None:
+    """The claim came back with the server, from a file of before the blocks, say."""
+    port = free_port()
+    first = servers.enter_context(redis_at(port, tmp_path))
+    with Store(f"redis://127.0.0.1:{port}") as restarted:
+        assert restarted.claim("restarted", 1)
+        write(restarted, head_for("restarted", 1, SCORES), SCORES)
+        stop(first)
+        servers.enter_context(redis_at(port, tmp_path))
+        restarted.ask("SET", "scoreline:{restarted}:claim", 1)
+        with pytest.raises(TornGeneration, match="restarted: generation 1 lost 25 blocks"):
+            restarted.swap(head_for("restarted", 1, SCORES))
+        assert restarted.head("restarted") is None
 
 
 def test_a_full_redis_refuses_the_new_generation_and_keeps_the_old(servers: ExitStack, tmp_path: Path) -> None:

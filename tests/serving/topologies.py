@@ -1,21 +1,27 @@
 """Redis as people run it: users, TLS, replicas, sentinels, clusters; real servers on free ports, below one folder."""
 
+import asyncio
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 from infra.redis.users import acl_file
+from serving.link import Link
+from serving.routed import link
 from tests.conftest import await_port, free_port, redis_binary, stop
 from tests.serving.certificates import Certificates
+
+T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
 # Each has characters that a URL must escape.
@@ -88,7 +94,7 @@ class Site:
                 node.raw.execute_command("CLUSTER", "ADDSLOTS", *share)
         await_true(lambda: all(int(seen_by(node)["cluster_known_nodes"]) == len(nodes) for node in nodes))
         for replica, master in zip(nodes[MASTERS:], nodes, strict=False):
-            replica.raw.execute_command("CLUSTER", "REPLICATE", master.raw.execute_command("CLUSTER", "MYID"))
+            replica.raw.execute_command("CLUSTER", "REPLICATE", id_of(master))
         await_true(lambda: all(node.info("replication")["master_link_status"] == "up" for node in nodes[MASTERS:]))
         await_true(lambda: all(seen_by(node)["cluster_state"] == "ok" for node in nodes))
         return nodes
@@ -122,6 +128,8 @@ class Site:
         return self._run(str(file), "--sentinel", login={"password": GUARD})
 
     def _run(self, *options: str, login: dict[str, Any]) -> Server:
+        if self.certificates is not None:
+            require_tls()
         port = free_port()
         command = [redis_seven(), *options, "--bind", LOOPBACK, "--dir", str(self.folder), *self._listening(port)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -155,6 +163,61 @@ class Cluster:
         """Return the URL of the cluster for a user."""
         return self.site.url(user, *self.nodes, kind="+cluster")
 
+    def begin_move(self, key: str) -> "Move":
+        """Begin to move the slot of a key from the master that has it to another one."""
+        slot = key_slot(key.encode())
+        shares = {first: (last, port) for first, last, (_, port, *_), *_ in raw_slots(self.nodes[0])}
+        ports = [port for first, (last, port) in shares.items() if first <= slot <= last]
+        source = next(node for node in self.nodes if node.port in ports)
+        target = next(node for node in self.nodes if node is not source)
+        move = Move(self, slot, source, target)
+        target.raw.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", id_of(source))
+        source.raw.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", id_of(target))
+        return move
+
+
+@dataclass(frozen=True)
+class Move:
+    """A slot on its way from one master to another."""
+
+    cluster: Cluster
+    slot: int
+    source: Server
+    target: Server
+
+    def end(self) -> None:
+        """Have every node know that the target has the slot."""
+        for node in (self.target, self.source, *self.cluster.nodes):
+            node.raw.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", id_of(self.target))
+
+    def undo(self) -> None:
+        """Leave the slot where it is."""
+        for node in (self.source, self.target):
+            node.raw.execute_command("CLUSTER", "SETSLOT", self.slot, "STABLE")
+
+
+def raw_slots(node: Server) -> list[Any]:
+    """Return what a node says of who has which slots."""
+    return list(node.raw.execute_command("CLUSTER", "SLOTS"))
+
+
+def id_of(node: Server) -> str:
+    """Return what a node is called in its cluster."""
+    return str(node.raw.execute_command("CLUSTER", "MYID").decode())
+
+
+def over(url: str, work: Callable[[Link], Awaitable[T]]) -> T:
+    """Return what `work` makes of a link to the Redis of `url`, which is closed after it."""
+
+    async def session() -> T:
+        opened = link(url)
+        try:
+            return await work(opened)
+        finally:
+            await opened.close()
+
+    return asyncio.run(session())
+
 
 def seen_by(node: Server) -> dict[str, str]:
     """Return what a node says of its cluster."""
@@ -182,3 +245,12 @@ def redis_seven() -> str:
     if version is None or int(version[1]) < 7:
         pytest.skip(f"the users of infra/redis need Redis 7; here is {told.strip()}")
     return redis_binary()
+
+
+def require_tls() -> None:
+    """Skip the test where the server was built without TLS: it stops at the first line that it does not know."""
+    known = subprocess.run(
+        [redis_binary(), "-"], input="tls-port 0\nunknown\n", capture_output=True, text=True, check=False
+    )
+    if "'unknown'" not in known.stderr:
+        pytest.skip(f"{redis_binary()} was built without TLS")
