@@ -1,6 +1,5 @@
 """The ledger: tokens that nobody shares, manifests before swaps, and an order that no clock decides."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
