@@ -1,76 +1,47 @@
 """Rollback: back at once, ever further back, only to what is whole, and on record."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
 from jobs.errors import RollbackRefused
-from jobs.ledger import REMOVED, Entry, Ledger
+from jobs.ledger import REMOVED, Entry
 from jobs.rollback import Wish, roll_back
-from jobs.spec import Pipeline
-from jobs.tables import publications_table
-from serving.clock import Clock
 from serving.head import Head, Overlay
 from serving.keys import block_key
 from serving.refusals import Refusal, RefusalStore
 from serving.store import Store
-from tests.project import Project
+from tests.jobs.sites import NAME, Site
 from tests.serving.publishing import DAY, head_for, write
 
-NAME = "purchase_propensity"
 BACK = Wish(reason="it was bad", run_id="on-call")
 
 
-@dataclass(frozen=True)
-class Site:
-    """A ledger and a Redis of a test's own."""
-
-    pipeline: Pipeline
-    store: Store
-    ledger: Ledger
-
-    def publish(self, token: int) -> Head:
-        """Let the generation `token` go live, as of as many days after 2 June, with the score token / 10."""
-        scores = dict.fromkeys((f"k{number}" for number in range(40)), token / 10)
-        head, live = head_for(NAME, token, scores), self.store.head(NAME)
-        head = replace(head, as_of=head.as_of + token * DAY, epoch=live.epoch if live else 1)
-        assert self.store.claim(NAME, token)
-        write(self.store, head, scores)
-        assert self.ledger.go_live(Entry.of(head), lambda: self.store.swap(head)) == "live"
-        return head
-
-    def back(self, to: int | None = None) -> tuple[int, int]:
-        """Roll back, and return token and epoch of what is live then."""
-        head = roll_back(self.pipeline, self.store, self.ledger, replace(BACK, to=to))
-        assert self.store.head(NAME) == head
-        return head.token, head.epoch
-
-
-@pytest.fixture
-def site(project: Project, store: Store) -> Iterator[Site]:
-    project.lake.create(publications_table(NAME))
-    return Site(project.pipeline(), store, Ledger.of(project.settings, NAME, Clock()))
+def back(site: Site, to: int | None = None) -> tuple[int, int]:
+    """Roll back, and return token and epoch of what is live then."""
+    head = roll_back(site.pipeline, site.store, site.ledger, replace(BACK, to=to))
+    assert site.store.head(NAME) == head
+    return head.token, head.epoch
 
 
 def test_each_rollback_goes_further_back_and_a_new_generation_starts_from_there(site: Site) -> None:
     for token in (1, 2, 3, 4):
         site.publish(token)
-    assert site.back() == (3, 2)
-    assert site.back() == (2, 3)
+    assert back(site) == (3, 2)
+    assert back(site) == (2, 3)
     site.publish(5)
-    assert site.back() == (2, 4)
-    assert site.back() == (1, 5)
+    assert back(site) == (2, 4)
+    assert back(site) == (1, 5)
     with pytest.raises(RollbackRefused, match=r"generation 1 is live, and there is no going back to one before it"):
-        site.back()
-    assert site.back(to=5) == (5, 6)
+        back(site)
+    assert back(site, to=5) == (5, 6)
 
 
 def test_what_comes_back_is_the_same_generation_on_record_with_the_reason(site: Site) -> None:
     first, second = site.publish(1), site.publish(2)
     RefusalStore(site.store, NAME).put(date(1998, 6, 3), Refusal("history only", "an older attempt", 0))
-    site.back()
+    back(site)
     assert site.store.head(NAME) == replace(first, epoch=2)
     turn = site.ledger.read().turns[-1]
     assert (turn.token, turn.head) == (1, replace(first, epoch=2))
@@ -87,7 +58,7 @@ def test_a_generation_with_a_block_less_is_refused_and_what_is_live_stays(site: 
     before = site.store.record(NAME)
     site.store.redis.delete(block_key(NAME, 1, 3))
     with pytest.raises(RollbackRefused, match="generation 1 lacks 1 of its 10 blocks"):
-        site.back()
+        back(site)
     assert site.store.record(NAME) == before
 
 
@@ -99,7 +70,7 @@ def test_what_never_was_live_or_was_removed_is_refused_and_the_others_are_named(
     site.ledger.write([(REMOVED, Entry.of(first))])
     for token in (1, 3, 4, 9):
         with pytest.raises(RollbackRefused, match=f"no going back to generation {token}: .*such are: 2$"):
-            site.back(to=token)
+            back(site, to=token)
 
 
 def test_a_generation_that_is_removed_at_that_moment_does_not_stay_live(
@@ -116,7 +87,7 @@ def test_a_generation_that_is_removed_at_that_moment_does_not_stay_live(
 
     monkeypatch.setattr(Store, "replace", removed)
     with pytest.raises(RollbackRefused, match="lacks 1 of its 10 blocks"):
-        site.back()
+        back(site)
     assert live is not None
     assert site.store.head(NAME) == replace(live, epoch=3)
     assert site.ledger.read().last == replace(live, epoch=3)
@@ -133,7 +104,7 @@ def test_a_head_that_moves_at_that_moment_is_left_alone(site: Site, monkeypatch:
 
     monkeypatch.setattr(Store, "replace", moved)
     with pytest.raises(RollbackRefused, match="another head went live at this moment"):
-        site.back()
+        back(site)
     assert site.store.head(NAME) == site.ledger.read().last
 
 
@@ -156,10 +127,10 @@ def test_a_head_that_the_ledger_missed_is_gone_back_from(site: Site) -> None:
     assert site.store.claim(NAME, 2)
     write(site.store, head, scores)
     assert site.store.swap(head) == "live"
-    assert site.back() == (1, 2)
+    assert back(site) == (1, 2)
     assert [turn.token for turn in site.ledger.read().turns] == [1, 2, 1]
 
 
 def test_without_anything_live_it_says_what_to_run(site: Site) -> None:
     with pytest.raises(RollbackRefused, match="run `scoreline republish purchase_propensity`"):
-        site.back()
+        back(site)
