@@ -76,7 +76,8 @@ def publish(pipeline: str, run_id: str, day: datetime, force: str) -> None:
         from jobs.publish import publish as publish_day
         from serving.settings import settings as serving_settings
 
-        warrant = Warrant("forced", force.strip()) if force.strip() else DUE
+        reason = " ".join(force.split())
+        warrant = Warrant("forced", reason) if reason else DUE
         click.echo(publish_day(run, serving_settings().redis_url, warrant))
 
 

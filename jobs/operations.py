@@ -71,7 +71,7 @@ def rollback(pipeline: str, run_id: str, to: int | None, reason: str) -> None:
     from jobs.rollback import Wish, roll_back
 
     with _place(declared_pipeline(pipeline)[0]) as place:
-        head = roll_back(place.pipeline, place.store, place.ledger, Wish(to, reason.strip(), run_id))
+        head = roll_back(place.pipeline, place.store, place.ledger, Wish(to, " ".join(reason.split()), run_id))
         click.echo(f"{pipeline}: {_named(head)} is live again, epoch {head.epoch}")
 
 
