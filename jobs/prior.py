@@ -73,7 +73,7 @@ def _parsed(text: str) -> exp.Select | None:
         query = sqlglot.parse_one(f"SELECT ({text}) AS segment FROM features", dialect="spark")  # noqa: S608  reason: it is parsed, not run
     except SqlglotError:
         return None
-    if not isinstance(query, exp.Select) or query.find(exp.AggFunc, exp.Window):
+    if not isinstance(query, exp.Select) or query.find(exp.AggFunc, exp.Window, exp.Tuple):
         return None
     given = {name for name, value in query.args.items() if value}
     alone = given == {"expressions", "from_"} and len(query.expressions) == 1 == len(list(query.find_all(exp.Query)))

@@ -13,12 +13,12 @@ from serving.keys import refusals_key
 from serving.store import Store
 
 MOST_DATES = 30
-Verdict = Literal["history only", "rail breach", "differs"]
+Verdict = Literal["history only", "rail breach", "differs", "rolled back"]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why scores did not go live, in one word and in words; `at` is when, in microseconds since 1970 UTC."""
+    """Why scores are not live, by kind and in words; `at` is when that was decided, in microseconds since 1970 UTC."""
 
     verdict: Verdict
     reason: str
