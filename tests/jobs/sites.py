@@ -10,7 +10,7 @@ from jobs.spec import Pipeline
 from serving.clock import Clock
 from serving.head import Head
 from serving.store import Store
-from tests.serving.publishing import DAY, head_for, write
+from tests.serving.publishing import DAY, head_for, raw, write
 
 NAME = "purchase_propensity"
 SCORES = {f"k{number}": number / 100 for number in range(40)}
@@ -58,5 +58,5 @@ class Site:
 
     def there(self) -> list[int]:
         """Return the tokens of all blocks in Redis."""
-        names = self.store.redis.scan_iter(match=f"scoreline:{{{NAME}:*}}:*", count=10_000)
+        names = raw(self.store).scan_iter(match=f"scoreline:{{{NAME}:*}}:*", count=10_000)
         return sorted({int(name.rsplit(b":", 1)[1]) for name in names if b":overlay:" not in name})

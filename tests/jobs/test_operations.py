@@ -16,7 +16,7 @@ from serving.refusals import Refusal, RefusalStore
 from tests.conftest import ROOT
 from tests.jobs.sites import NAME, Site
 from tests.project import Project
-from tests.serving.publishing import DAY
+from tests.serving.publishing import DAY, raw
 
 NOON = datetime(1998, 6, 6, 12, tzinfo=UTC)
 Scoreline = Callable[..., subprocess.CompletedProcess[str]]
@@ -74,12 +74,12 @@ def test_status_says_what_is_live_kept_and_refused(three: Site, scoreline: Score
 @pytest.mark.parametrize("lost", ["emptied", "older", "unreadable"])
 def test_status_says_what_redis_lost_and_what_to_do(three: Site, scoreline: Scoreline, lost: str) -> None:
     if lost == "emptied":
-        three.store.redis.flushdb()
+        raw(three.store).flushdb()
     elif lost == "older":
         newer = replace(three.head(5), as_of=three.head(4).as_of + DAY)
         three.ledger.write([(LIVE, Entry.of(newer))])
     else:
-        three.store.redis.set(head_key(NAME), "{}")
+        raw(three.store).set(head_key(NAME), "{}")
     done = scoreline("status")
     token = 5 if lost == "older" else 3
     assert f"  LOST     generation {token} as of " in done.stdout
@@ -89,7 +89,7 @@ def test_status_says_what_redis_lost_and_what_to_do(three: Site, scoreline: Scor
 
 
 def test_generations_are_listed_with_what_is_left_of_them(three: Site, scoreline: Scoreline) -> None:
-    three.store.redis.delete(block_key(NAME, 2, 0))
+    raw(three.store).delete(block_key(NAME, 2, 0))
     three.ledger.write([(REMOVED, Entry.of(three.head(1)))])
     done = scoreline("generations", NAME, "--last", "4")
     assert (done.returncode, done.stderr) == (0, "")

@@ -27,6 +27,7 @@ from tests.jobs.publisher import BEFORE, STEPS
 from tests.jobs.stage import Stage
 from tests.project import Project
 from tests.serving.conftest import redis_at
+from tests.serving.publishing import raw
 
 ROWS, MANY = 5000, 60_000
 NEXT = DAY + timedelta(days=1)
@@ -47,7 +48,7 @@ def stage(project: Project, redis_url: str) -> Stage:
     """The lake and an empty Redis, in which the first day has gone live."""
     stage = Stage(project, redis_url.removesuffix("/0") + "/6")
     with Store(stage.url) as store:
-        store.redis.flushdb()
+        raw(store).flushdb()
     assert publish(project.run(DAY), stage.url) == "live"
     return stage
 
@@ -112,21 +113,21 @@ def test_a_redis_that_fills_up_keeps_what_is_live_and_takes_the_next_when_there_
         empty = used(store)
         assert publish(first, alone.url) == "live"
         live, generation = alone.record(), used(store) - empty
-        store.redis.config_set("maxmemory", used(store) + generation // 2)
+        raw(store).config_set("maxmemory", used(store) + generation // 2)
         with pytest.raises(StoreRefused, match="maxmemory"):
             publish(run, alone.url)
         assert alone.record() == live
         alone.sound(first)
 
-        store.redis.config_set("maxmemory", 0)
+        raw(store).config_set("maxmemory", 0)
         alone.kill(run, "written")
-        store.redis.config_set("maxmemory", used(store) + generation // 2)
+        raw(store).config_set("maxmemory", used(store) + generation // 2)
         assert publish(run, alone.url) == "live"
     alone.sound(run)
 
 
 def used(store: Store) -> int:
-    return int(store.redis.info("memory")["used_memory"])
+    return int(raw(store).info("memory")["used_memory"])
 
 
 def test_a_redis_that_comes_back_empty_is_filled_again_and_helps_no_zombie(

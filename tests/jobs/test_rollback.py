@@ -13,7 +13,7 @@ from serving.keys import block_key
 from serving.refusals import Refusal, RefusalStore
 from serving.store import Store
 from tests.jobs.sites import NAME, Site
-from tests.serving.publishing import DAY, head_for, write
+from tests.serving.publishing import DAY, head_for, raw, write
 
 BACK = Wish(reason="it was bad", run_id="on-call")
 
@@ -56,7 +56,7 @@ def test_a_generation_with_a_block_less_is_refused_and_what_is_live_stays(site: 
     for token in (1, 2):
         site.publish(token)
     before = site.store.record(NAME)
-    site.store.redis.delete(block_key(NAME, 1, 3))
+    raw(site.store).delete(block_key(NAME, 1, 3))
     with pytest.raises(RollbackRefused, match="generation 1 lacks 1 of its 10 blocks"):
         back(site)
     assert site.store.record(NAME) == before
@@ -82,7 +82,7 @@ def test_a_generation_that_is_removed_at_that_moment_does_not_stay_live(
 
     def removed(store: Store, observed: bytes | None, head: Head) -> object:
         monkeypatch.setattr(Store, "replace", real)
-        store.redis.delete(block_key(NAME, 1, 0))
+        raw(store).delete(block_key(NAME, 1, 0))
         return real(store, observed, head)
 
     monkeypatch.setattr(Store, "replace", removed)

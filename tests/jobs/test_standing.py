@@ -9,7 +9,7 @@ from jobs.standing import Standing
 from serving.head import Head, Model, Overlay
 from serving.keys import head_key
 from tests.jobs.sites import NAME, Site
-from tests.serving.publishing import DAY
+from tests.serving.publishing import DAY, raw
 
 OTHER = Model("purchase_propensity", "8", "sha256:8")
 
@@ -44,7 +44,7 @@ def test_what_redis_lost_still_counts(site: Site, *, emptied: bool) -> None:
     lost = replace(live, token=2, epoch=3, as_of=live.as_of + DAY)
     site.ledger.write([(LIVE, Entry.of(lost))])
     if emptied:
-        site.store.redis.delete(head_key(NAME))
+        raw(site.store).delete(head_key(NAME))
     standing = Standing.observed(site.store, site.ledger, NAME)
     assert (standing.lost, standing.live) == (lost, None if emptied else live)
     assert standing.placed(replace(lost, token=3), overlay=False).epoch == 3
@@ -62,6 +62,6 @@ def test_nothing_is_lost_while_the_newest_is_live(site: Site) -> None:
 
 def test_a_head_that_no_version_can_read_is_lost_too(site: Site) -> None:
     live = site.publish(1)
-    site.store.redis.set(head_key(NAME), "no record")
+    raw(site.store).set(head_key(NAME), "no record")
     standing = Standing.observed(site.store, site.ledger, NAME)
     assert (standing.record, standing.live, standing.lost) == (b"no record", None, live)

@@ -14,6 +14,7 @@ from serving.keys import block_key
 from serving.store import Store
 from tests.jobs.populations import DAY, NAME, at, numbered, put, supersede
 from tests.project import Project
+from tests.serving.publishing import raw
 
 ROWS = 3000
 
@@ -21,9 +22,9 @@ ROWS = 3000
 def damaged(store: Store, head: Head) -> None:
     """Lose two blocks, change a byte of a third, and put a fourth in place of a fifth."""
     names = [block_key(NAME, head.token, bucket) for bucket in range(5)]
-    store.redis.delete(*names[:2])
-    store.redis.setrange(names[2], 40, b"\xff")
-    store.redis.copy(names[3], names[4], replace=True)
+    raw(store).delete(*names[:2])
+    raw(store).setrange(names[2], 40, b"\xff")
+    raw(store).copy(names[3], names[4], replace=True)
 
 
 def test_what_is_damaged_is_counted_and_alone_written_again(
