@@ -1,5 +1,6 @@
 """Publishers, zombies, rollbacks, fresher values and an emptied Redis, in any order, against a plain dict model."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import ClassVar
@@ -18,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from serving.head import Head, Overlay
-from serving.keys import claim_key, head_key, overlay_key
+from serving.keys import block_key, claim_key, head_key, overlay_key
 from serving.overlay import EntryCodec, Fresh, OverlayStore
 from serving.store import Store
 from tests.serving.publishing import JUNE_2, Scores, head_for, write
@@ -62,7 +63,7 @@ def answer(store: Store, pipeline: str, key: str) -> tuple[int, float] | None:
         return None
     hashed, spread = head.layout.hash_of(key), OVERLAY.spread
     name = overlay_key(pipeline, head.epoch, spread.bucket_of(spread.hash_of(key)))
-    entry = store.redis.hget(name, key)
+    entry = store.ask("HGET", name, key)
     if isinstance(entry, bytes):
         as_of, (fresh,) = EntryCodec(head.layout).unpack(entry)
         if as_of > head.as_of:
@@ -156,16 +157,19 @@ class Publications(RuleBasedStateMachine):
     def sweep(self) -> None:
         """What the generation has overtaken goes, and nobody can tell."""
         assert self.model.live
-        OverlayStore(self.store).drop_overtaken(self.model.live.head)
+        head = self.model.live.head
+        known = self.model.overlay.get(head.epoch, {})
+        overtaken = {key for key, (as_of, _) in known.items() if as_of <= head.as_of}
+        assert OverlayStore(self.store).drop_overtaken(head) == len(overtaken)
+        for key in overtaken:
+            del known[key]
 
     @rule(lost=st.sampled_from([False, False, True]))
     def erase(self, *, lost: bool) -> None:
         """Redis loses everything of the pipeline, the claim too."""
         if not lost:
             return  # else most runs would be short
-        names = list(self.store.redis.scan_iter(match=f"scoreline:{{{self.pipeline}*", count=1000))
-        if names:
-            self.store.redis.delete(*names)
+        self.store.unlink(self._names())
         self.model = Model()
         self.history = []
 
@@ -175,7 +179,15 @@ class Publications(RuleBasedStateMachine):
         assert found == {key: self.model.answer(key) for key in KEYS}
 
     def teardown(self) -> None:
-        self.store.redis.delete(head_key(self.pipeline), claim_key(self.pipeline))
+        self.store.unlink(self._names())
+
+    def _names(self) -> Iterator[str]:
+        """Yield every name that this machine may have written."""
+        yield from (head_key(self.pipeline), claim_key(self.pipeline))
+        epochs = 1 + max([*self.model.overlay, self.model.live.head.epoch if self.model.live else 1])
+        for bucket in range(OVERLAY.buckets):
+            yield from (overlay_key(self.pipeline, epoch, bucket) for epoch in range(epochs + 1))
+            yield from (block_key(self.pipeline, token, bucket) for token in range(self.model.claim + 1))
 
 
 @pytest.mark.parametrize("examples", [80, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
