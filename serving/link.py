@@ -11,11 +11,12 @@ from typing import Any, Protocol, cast
 import hiredis
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import SSLConnection
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ResponseError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooLate
 
 from serving.connection import LOOKUP_SECONDS, redis_faults
+from serving.errors import ServingError
 
 Command = tuple[str | bytes | int, ...]
 Reply = Any  # bytes, int, None, a list of these, or a RedisError in its place
@@ -51,6 +52,34 @@ class Link(Protocol):
     async def close(self) -> None:
         """Close all connections; what waits fails with `StoreUnavailable`."""
         ...
+
+
+class CountedLink:
+    """A link of a service, which counts what fails and gives it this package's names."""
+
+    def __init__(self, link: Link, url: str) -> None:
+        self.faults = 0
+        self._link, self._url = link, url
+
+    async def ask(self, commands: Sequence[Command]) -> list[Reply]:
+        """Return the replies as the link does; what stands for a refused one goes through `accept`."""
+        try:
+            return await self._link.ask(commands)
+        except ServingError:
+            self.faults += 1
+            raise
+
+    def accept(self, reply: Reply) -> Reply:
+        """Return a reply, or raise `StoreUnavailable` or `StoreRefused` where an error stands for it."""
+        if isinstance(reply, RedisError):
+            self.faults += 1
+            with redis_faults(self._url):
+                raise reply
+        return reply
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._link.close()
 
 
 class ServerLink:
