@@ -37,7 +37,7 @@ def test_what_is_live_is_what_the_table_has(filled: Project, run: Run, store: St
     blocks = dict(store.read_blocks(head.pipeline, head.token, range(head.layout.buckets)))
     for key, score_bits in expected.items():
         hashed = head.layout.hash_of(key)
-        found = head.layout.find(blocks[head.layout.bucket_of(hashed)], head.token, hashed)
+        found = head.layout.finder(head.token)(blocks[head.layout.bucket_of(hashed)], hashed)
         assert found is not None
         assert struct.pack("<f", found[0]) == score_bits
     assert head.rows == len(expected)

@@ -69,7 +69,7 @@ def answer(store: Store, pipeline: str, key: str) -> tuple[int, float] | None:
         if as_of > head.as_of:
             return as_of, float(fresh)
     ((_, block),) = store.read_blocks(pipeline, head.token, [head.layout.bucket_of(hashed)])
-    found = head.layout.find(block, head.token, hashed)
+    found = head.layout.finder(head.token)(block, hashed)
     return None if found is None else (head.as_of, float(found[0]))
 
 
