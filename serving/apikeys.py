@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from serving.errors import CallerUnknown, PipelineForbidden, SettingsError
+from serving.errors import CallerUnknown, KeyLineRefused, PipelineForbidden, SettingsError
 from serving.keys import PIPELINE_NAME
 
 ALL = "*"  # in place of a pipeline's name: all of them, those to come too
@@ -45,9 +45,12 @@ class KeyLine(BaseModel):
 
 
 def new_key(name: str, pipelines: Iterable[str]) -> tuple[str, str]:
-    """Return a new key, which is nowhere kept, and the line that makes it known."""
+    """Return a new key, which is kept nowhere, and the line that makes it known; or raise `KeyLineRefused`."""
     key = PREFIX + secrets.token_urlsafe(32)
-    line = KeyLine(name=name, sha256=digest(key).hex(), pipelines=sorted(set(pipelines)))
+    try:
+        line = KeyLine(name=name, sha256=digest(key).hex(), pipelines=sorted(set(pipelines)))
+    except ValidationError as fault:
+        raise KeyLineRefused(f"no API key for {name!r}: {_told(fault)}: correct it") from fault
     return key, line.model_dump_json()
 
 
@@ -116,12 +119,14 @@ def read_keys(path: Path) -> dict[bytes, Caller]:
 def _parsed(line: str, where: str) -> KeyLine:
     try:
         return KeyLine.model_validate(json.loads(line))
-    except ValidationError as fault:
-        first = fault.errors(include_input=False)[0]
-        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except ValueError as fault:
-        told = str(fault)
+        told = _told(fault) if isinstance(fault, ValidationError) else str(fault)
     raise SettingsError(f"{VARIABLE}: {where}: {told}: {REMEDY}")
+
+
+def _told(fault: ValidationError) -> str:
+    first = fault.errors(include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _stamp(path: Path) -> object:

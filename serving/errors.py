@@ -17,6 +17,7 @@ ServingError
 │   ├── AnswerTooOld
 │   ├── KeyRefused
 │   └── TooManyKeys
+├── KeyLineRefused       a name or a pipeline that no API key can have
 ├── CallerRefused        who asks may not have the answer
 │   ├── CallerUnknown    no API key, or none that is known
 │   └── PipelineForbidden
@@ -91,6 +92,10 @@ class KeyRefused(LookupRefused):
 
 class TooManyKeys(LookupRefused):
     """More keys in one request than the pipeline allows."""
+
+
+class KeyLineRefused(ServingError):
+    """A name or a pipeline that no API key can have."""
 
 
 class CallerRefused(ServingError):

@@ -18,6 +18,8 @@ from serving.problems import plain_problem, rendered
 
 ANSWER_SECONDS = 10.0
 LOG = logging.getLogger(__name__)
+MOST_PIECES = 4096  # of a body; each costs as much time as a thousand bytes
+TOO_MANY = f"a body in more than {MOST_PIECES} pieces: send larger chunks, or none"
 TOO_LATE = "the answer took too long: try again"
 ABSOLUTE = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
 TOO_LARGE = f"a request line and headers of more than {MOST_HEAD_BYTES} bytes: send fewer or shorter ones"
@@ -53,6 +55,7 @@ class Exchange:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
         self._request: h11.Request | None = None
         self._body = bytearray()
+        self._pieces = 0
         self._started = perf_counter()
         self._task: asyncio.Task[None] | None = None
         self._taken = False  # the body, by the application
@@ -87,9 +90,7 @@ class Exchange:
                 case h11.Request():
                     self._begin(event)
                 case h11.Data():
-                    self._body += event.data
-                    if len(self._body) > MOST_BODY_BYTES:  # the application refuses it by its length
-                        self._answer(self._request)
+                    self._take(event.data)
                 case h11.EndOfMessage():
                     self._answer(self._request)
                 case _:
@@ -102,6 +103,14 @@ class Exchange:
         size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
         if size > MOST_HEAD_BYTES:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
+
+    def _take(self, piece: bytes) -> None:
+        self._body += piece
+        self._pieces += 1
+        if self._pieces > MOST_PIECES:
+            self.refuse(HTTPStatus.BAD_REQUEST, TOO_MANY)
+        elif len(self._body) > MOST_BODY_BYTES:  # the application refuses it by its length
+            self._answer(self._request)
 
     def _answer(self, request: h11.Request | None) -> None:
         if request is not None:
@@ -138,7 +147,7 @@ class Exchange:
 
     def _start(self, message: Message) -> None:
         headers = [(b"date", format_date_time(time()).encode()), *message.get("headers", ())]
-        if self._peer.last:
+        if self._peer.last and not self._http.trailing_data[0]:
             headers.append((b"connection", b"close"))
         status = message["status"]
         self._write(h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode()))

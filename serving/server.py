@@ -27,21 +27,21 @@ class Server:
         self.app, self.journal, self.quick = app, service.journal, Quick(service)
         self.connections: set[Connection] = set()
         self.stopping = False
+        self.stop = asyncio.Event()
         self._keyring = service.keyring
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[object]] = set()
 
     async def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT, then answer every request that came before the listener was closed."""
-        stop = asyncio.Event()
+        """Serve until `stop` is set, SIGTERM or SIGINT; then answer all that came before the listener was closed."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, stop.set)
+            self._loop.add_signal_handler(number, self.stop.set)
         self._listener.setblocking(False)  # noqa: FBT003  reason: a method of Python's
         self._loop.add_reader(self._listener, self._accept)
         sweeping = self._loop.create_task(self._sweep())
-        await stop.wait()
-        await self._stop()
+        await self.stop.wait()
+        await self._end()
         sweeping.cancel()
 
     def _accept(self) -> None:
@@ -83,7 +83,7 @@ class Server:
         self._keyring.refresh()
         self.journal.fold()
 
-    async def _stop(self) -> None:
+    async def _end(self) -> None:
         self.stopping = True
         self._loop.remove_reader(self._listener)
         self._accept()
