@@ -100,9 +100,9 @@ def test_a_generation_that_differs_is_found(
     assert store.observe("purchase_propensity")[0] == live
     refusal = refusals.read()[run.as_of.date()]
     assert (refusal.verdict, refusal.reason) == ("differs", str(differs.value))
-    assert (
-        len({name.rsplit(b":", 1)[1] for name in store.redis.scan_iter(match="scoreline:{purchase_propensity:*")}) == 1
-    )
+    with redis.Redis.from_url(jobs_redis_url) as raw:
+        names = raw.scan_iter(match="scoreline:{purchase_propensity:*")
+        assert len({name.rsplit(b":", 1)[1] for name in names}) == 1
     publish(run, jobs_redis_url)
     assert refusals.read() == {}
 
