@@ -14,7 +14,7 @@ from serving.route import Command, Reply
 
 
 class Fresher(NamedTuple):
-    """A row of the overlay that is fresher than the generation, or of a key that the generation does not know."""
+    """A row of the overlay that is fresher than the generation, which may not know the key."""
 
     as_of: int  # microseconds since 1970 UTC
     row: Row
@@ -84,7 +84,7 @@ class Question:
 
     def _overlay(self, found: list[Found], place: int, entry: bytes) -> None:
         as_of, row = self.plan.codec.unpack(entry)
-        if found[place] is None or as_of > self.plan.head.as_of:
+        if as_of > self.plan.head.as_of:
             found[place] = Fresher(as_of, row)
 
     def _lacking(self, blocks: Sequence[bytes | None]) -> str:
