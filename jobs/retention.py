@@ -68,7 +68,7 @@ class Retention:
     def _sweep_overlays(self, history: History, live: Head, now: datetime) -> None:
         overlay, turns = OverlayStore(self.store), history.turns
         replaced = _replaced(turns, live)
-        if replaced and replaced.head and replaced.head.epoch == live.epoch and replaced.at <= now - GRACE:
+        if replaced and replaced.head and replaced.at <= now - GRACE:
             LOG.info("%d entries of the overlay were overtaken", overlay.drop_overtaken(replaced.head))
         for last in _epochs_over(turns, now):
             if last.overlay and last.epoch not in {head.epoch for head in history.dropped}:

@@ -7,9 +7,6 @@ from time import monotonic, sleep
 from typing import Any
 
 from redis import ConnectionPool, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ClusterDownError, RedisError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as NotConnected
@@ -26,8 +23,6 @@ REPLY_SECONDS = 5.0  # a publication waits for a busy Redis; a lookup has no tim
 PATIENCE_SECONDS = 10.0
 PAUSES = ExponentialWithJitterBackoff(base=0.1, cap=1)
 AWAY = (NotConnected, TooLate, ClusterDownError, TryAgainError)
-LOOKUP_SECONDS = 0.5
-LOOKUP_CONNECTIONS = 32
 
 
 class Connection:
@@ -158,19 +153,6 @@ def _options(place: Place) -> dict[str, Any]:
         return options
     tls = {f"ssl_{option.name}": getattr(place.tls, option.name) for option in fields(place.tls)}
     return {**options, "connection_class": SSLConnection, **tls}
-
-
-def lookup_connection(url: str) -> AsyncRedis:
-    """Return an asynchronous client that fails fast; it connects at first use and again after a fault."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=LOOKUP_CONNECTIONS,
-        timeout=LOOKUP_SECONDS,
-        socket_timeout=LOOKUP_SECONDS,
-        socket_connect_timeout=LOOKUP_SECONDS,
-        retry=AsyncRetry(NoBackoff(), retries=1),  # once: a pooled connection may be from before a restart
-    )
-    return AsyncRedis.from_pool(pool)
 
 
 @contextmanager

@@ -22,11 +22,12 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooLate
 
-from serving.connection import LOOKUP_SECONDS, redis_faults
+from serving.connection import redis_faults
 from serving.errors import ServingError
 from serving.route import Command, Reply
 from serving.target import Place
 
+LOOKUP_SECONDS = 0.5  # to connect, and to reply
 INCOMPLETE = object()
 # How an error reply starts, and what it is called in Python; any other is a ResponseError.
 FAULTS: dict[str, type[Exception]] = {

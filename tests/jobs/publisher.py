@@ -1,6 +1,7 @@
 """A publisher as a process of its own, in the Spark of the tests, which kills or stops itself at a named step.
 
-`python -m tests.jobs.publisher STEP SIGNAL FOLDER REDIS_URL DAY`; it reaches the JVM as Spark's own programs do.
+`python -m tests.jobs.publisher STEP SIGNAL FOLDER REDIS_URL DAY REASON`; it reaches the JVM as Spark's own programs do.
+With a REASON it forces the publication.
 """
 
 import os
@@ -18,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from jobs import generation
 from jobs.ledger import LIVE, VERIFIED, Ledger
-from jobs.publish import publish
+from jobs.publish import DUE, Warrant, publish
 from serving.keys import block_key
 from serving.store import Store
 from tests.project import Project
@@ -63,6 +64,7 @@ def halt(step: str, how: int, patch: pytest.MonkeyPatch) -> None:
         "read back": (generation, "read_back", None, lambda *_: now()),
         "verified": (Ledger, "write", None, when(VERIFIED)),
         "before the swap": (Store, "swap", now, None),
+        "before the replacement": (Store, "replace_claimed", now, None),
         "swapped": (Store, "swap", None, lambda *_: now()),
         "recorded": (Ledger, "write", None, when(LIVE)),
     }
@@ -79,12 +81,12 @@ def session() -> SparkSession:
 
 def main() -> None:
     """Publish a day, up to the step."""
-    step, how, folder, redis_url, day = sys.argv[1:]
+    step, how, folder, redis_url, day, reason = sys.argv[1:]
     run = Project(Path(folder), session()).run(date.fromisoformat(day), "publisher")
     with pytest.MonkeyPatch.context() as patch:
         if step:
             halt(step, signal.Signals[how], patch)
-        print(publish(run, redis_url))  # noqa: T201  reason: it is what the program answers
+        print(publish(run, redis_url, Warrant("forced", reason) if reason else DUE))  # noqa: T201  reason: it is what the program answers
 
 
 if __name__ == "__main__":

@@ -50,12 +50,12 @@ class Stage:
         process = self.start(run, step, "SIGKILL")
         assert (process.communicate()[0], process.returncode) == ("", -SIGKILL)
 
-    def start(self, run: Run, step: str = "", how: str = "") -> subprocess.Popen[str]:
+    def start(self, run: Run, step: str = "", how: str = "", reason: str = "") -> subprocess.Popen[str]:
         """Start a publisher that works in the tests' JVM, and sends itself a signal at a step, if one is given."""
         java: Any = self.project.spark.sparkContext._gateway
         port, secret = java.java_parameters.port, java.java_parameters.auth_token
         variables = {"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}
-        arguments = (step, how, str(self.project.folder), self.url, str(run.day))
+        arguments = (step, how, str(self.project.folder), self.url, str(run.day), reason)
         return subprocess.Popen(
             [sys.executable, "-m", "tests.jobs.publisher", *arguments],
             env={**os.environ, **variables},
@@ -66,9 +66,9 @@ class Stage:
         )
 
     @contextmanager
-    def stopped(self, run: Run, step: str) -> Iterator["Zombie"]:
+    def stopped(self, run: Run, step: str, reason: str = "") -> Iterator["Zombie"]:
         """Give a publisher that has stopped itself at a step; what is left of it ends with the block."""
-        process = self.start(run, step, "SIGSTOP")
+        process = self.start(run, step, "SIGSTOP", reason)
         try:
             zombie = Zombie(process)
             zombie.await_stop()

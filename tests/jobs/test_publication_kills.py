@@ -133,12 +133,16 @@ def used(store: Store) -> int:
 def test_a_redis_that_comes_back_empty_is_filled_again_and_helps_no_zombie(
     alone: Stage, servers: ExitStack, tmp_path: Path
 ) -> None:
+    """Neither one that saw what was live, nor one that saw nothing, has been forced, and sees nothing again."""
     run = alone.project.run(NEXT)
     with redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"):
         assert publish(run, alone.url) == "live"
         before = alone.sound(run)
         zombie = servers.enter_context(alone.stopped(run, "before the swap"))
+    with redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"):
+        forced = servers.enter_context(alone.stopped(run, "before the replacement", "it is urgent"))
     servers.enter_context(redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"))
+    assert "did not go live: another publication began meanwhile, or Redis was emptied" in forced.go_on()
     assert alone.record() is None
     done = subprocess.run(
         [sys.executable, "-m", "jobs", "republish", NAME],
@@ -148,7 +152,7 @@ def test_a_redis_that_comes_back_empty_is_filled_again_and_helps_no_zombie(
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, [f"{NAME}: live: the scores as of 1998-06-03"])
     after = alone.sound(run, lost=[before.token])
     assert after.token > before.token
     assert replace(after, token=before.token, run_id="", published_at=0) == replace(before, run_id="", published_at=0)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from pyspark.sql import DataFrame
 
 from jobs import generation
@@ -28,6 +27,7 @@ from tests.jobs.conftest import DAY
 from tests.jobs.populations import declaring
 from tests.project import Project, bits, scored
 from tests.registered import register_small
+from tests.serving.publishing import raw
 
 SCORES = "scores/purchase_propensity"
 
@@ -82,14 +82,14 @@ def test_a_generation_that_differs_is_found(
     real = generation.read_back
 
     def after_damage(spread: DataFrame, built: generation.Generation) -> object:
-        raw: Any = redis.Redis.from_url(jobs_redis_url)
+        client = raw(store)
         first, second = (block_key(built.pipeline, built.token, bucket) for bucket in (0, 1))
         if damage == "flipped":
-            raw.setrange(first, 40, bytes([raw.getrange(first, 40, 40)[0] ^ 1]))
+            client.setrange(first, 40, bytes([client.getrange(first, 40, 40)[0] ^ 1]))
         elif damage == "lost":
-            raw.delete(first)
+            client.delete(first)
         else:
-            raw.set(second, raw.get(first))
+            client.set(second, client.get(first))
         return real(spread, built)
 
     refusals = RefusalStore(store, "purchase_propensity")
@@ -100,9 +100,8 @@ def test_a_generation_that_differs_is_found(
     assert store.observe("purchase_propensity")[0] == live
     refusal = refusals.read()[run.as_of.date()]
     assert (refusal.verdict, refusal.reason) == ("differs", str(differs.value))
-    with redis.Redis.from_url(jobs_redis_url) as raw:
-        names = raw.scan_iter(match="scoreline:{purchase_propensity:*")
-        assert len({name.rsplit(b":", 1)[1] for name in names}) == 1
+    names = raw(store).scan_iter(match="scoreline:{purchase_propensity:*")
+    assert len({name.rsplit(b":", 1)[1] for name in names}) == 1
     publish(run, jobs_redis_url)
     assert refusals.read() == {}
 
@@ -206,8 +205,7 @@ def test_the_last_generations_stay_and_older_ones_go(run: Run, store: Store, job
         later = Clock(timedelta(days=1, minutes=minute))
         publish(replace(run, clock=later), jobs_redis_url)
         heads.append(store.head("purchase_propensity"))
-    with redis.Redis.from_url(jobs_redis_url) as raw:
-        there = [len(list(raw.scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
+    there = [len(list(raw(store).scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
     buckets = heads[-1].layout.buckets if heads[-1] else 0
     assert there == [0] * 2 + [buckets] * run.pipeline.publication.keep
 

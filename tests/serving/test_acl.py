@@ -6,22 +6,25 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, ResponseError
 from redis.retry import Retry
 
-from serving.head import Head, Overlay, parse_head
-from serving.keys import PIPELINES, block_key, head_key, overlay_key, refusals_key
-from serving.link import Link
-from serving.overlay import EntryCodec, Fresh, OverlayStore
+from serving.answers import Score
+from serving.client import Client
+from serving.head import Overlay
+from serving.keys import PIPELINES
+from serving.overlay import Fresh, OverlayStore
 from serving.refusals import Refusal, RefusalStore
 from serving.route import Command
 from serving.store import Store
 from tests.serving.certificates import certificates_in
+from tests.serving.conftest import service_at
 from tests.serving.publishing import head_for, publish, write
-from tests.serving.topologies import Cluster, Site, over
+from tests.serving.topologies import Cluster, Site
 
 SCORES = {f"k{number}": number / 128 for number in range(100)}
 REFUSAL = "no permissions|No permission|DEBUG command not allowed|script can't (run this command|access at least one)"
@@ -120,19 +123,13 @@ def test_a_day_s_work_is_done_over_tls_by_users_with_no_more_rights_than_it_take
         assert overlay.write(head, [Fresh("k1", head.as_of + number, (0.5,)) for number in range(2)]) == 2
         assert overlay.drop_overtaken(replace(head, as_of=head.as_of - 1)) == 0
         RefusalStore(store, "daily").put(date(1998, 6, 1), Refusal("history only", "older", head.as_of))
-    assert over(url("reader"), looked_up) == (head, (SCORES["k0"],), (head.as_of + 1, (0.5,)), [b"1998-06-01"])
-
-
-async def looked_up(reader: Link) -> tuple[Head, object, object, list[bytes]]:
-    """Return the live head, what its block has of k0, what the overlay has of k1, and the dates with refusals."""
-    pong, names, record, refusals = await reader.ask(
-        [("PING",), ("SMEMBERS", PIPELINES), ("GET", head_key("daily")), ("HGETALL", refusals_key("daily"))]
-    )
-    assert (pong, names) == (b"PONG", [b"daily"])
-    head = parse_head(record)
-    assert head.overlay is not None
-    hashed, spread = head.layout.hash_of("k0"), head.overlay.spread
-    entries = overlay_key("daily", head.epoch, spread.bucket_of(spread.hash_of("k1")))
-    block = block_key("daily", head.token, head.layout.bucket_of(hashed))
-    (found,), entry = await reader.ask([("MGET", block), ("HGET", entries, "k1")])
-    return head, head.layout.finder(head.token)(found, hashed), EntryCodec(head.layout).unpack(entry), refusals[::2]
+    service = servers.enter_context(service_at(url("reader")))
+    with Client(service) as client:
+        batch, fresher = client.scores("daily", ["k0", "k1"])
+        (status,) = client.pipelines()
+    assert isinstance(batch, Score)
+    assert isinstance(fresher, Score)
+    assert (batch.source, batch.score, batch.generation) == ("batch", SCORES["k0"], 2)
+    assert (fresher.source, fresher.score) == ("stream", 0.5)
+    assert (status.pipeline, status.generation, len(status.refusals)) == ("daily", 2, 1)
+    assert httpx.get(f"{service}/readyz").status_code == 200

@@ -87,7 +87,8 @@ class Overtaken(ServerLink):
 
     def __init__(self, redis_url: str, before: Callable[[], object]) -> None:
         super().__init__(*target_of(redis_url).places)
-        self.url, self.before = redis_url, before
+        self.url = redis_url
+        self.before = before
         self.asked: list[str] = []  # the first block of each round trip
 
     async def ask(self, commands: Sequence[Command]) -> list[Reply]:

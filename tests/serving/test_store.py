@@ -114,6 +114,18 @@ def test_a_publisher_with_an_epoch_of_its_own_does_not_undo_a_rollback(store: St
     assert store.swap(head, back) == "live"
 
 
+def test_the_highest_token_is_that_of_the_claim_or_of_the_head(store: Store) -> None:
+    assert store.highest_token("tokens") == 0
+    publish(store, "tokens", 5, SCORES)
+    assert store.claim("tokens", 7)
+    assert store.highest_token("tokens") == 7
+    store.unlink(["scoreline:{tokens}:claim"])
+    assert store.highest_token("tokens") == 5
+    store.ask("SET", "scoreline:{tokens}:head", "no record")
+    assert store.claim("tokens", 9)
+    assert store.highest_token("tokens") == 9
+
+
 def test_what_was_written_before_redis_was_emptied_replaces_nothing(store: Store) -> None:
     head = head_for("emptied-since", 1, SCORES)
     assert store.claim("emptied-since", 1)
