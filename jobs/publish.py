@@ -179,15 +179,21 @@ class _Publication:
             return self.store.replace_claimed(standing.record, head)
 
         self.store.register(head.pipeline)
-        outcome = self.ledger.go_live(Entry.of(head, self.warrant.note), swap)
+        try:
+            outcome = self.ledger.go_live(Entry.of(head, self.warrant.note), swap)
+        except TornGeneration as fault:
+            raise self._overtaken(head, f"{REFUSED['unclaimed']} ({fault})") from fault
         if outcome != "live":
-            self._discard(head)
-            raise Overtaken(
-                f"{head.pipeline}: generation {head.token} did not go live: {REFUSED[outcome]}. Run the task again: it "
-                "decides anew which of the two is newer"
-            )
+            raise self._overtaken(head, REFUSED[outcome])
         self.refusals.clear(self.run.as_of.date())
         LOG.info("generation %d is live: %d scores", head.token, head.rows)
+
+    def _overtaken(self, head: Head, why: str) -> Overtaken:
+        self._discard(head)
+        return Overtaken(
+            f"{head.pipeline}: generation {head.token} did not go live: {why}. Run the task again: it decides anew "
+            "which of the two is newer"
+        )
 
     def _discard(self, head: Head) -> None:
         """Free what a generation takes that will not go live; what stays, the next publication finds."""
