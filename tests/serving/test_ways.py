@@ -27,7 +27,7 @@ from tests.serving.test_service import HARD_KEYS
 
 LONG = "TE: trailers"  # says nothing to us, and is not in a plain request
 SCORES = {key: (number - 7) / 3 for number, key in enumerate([*HARD_KEYS, "k1", "k2", "k3"])}
-FRESH = [Fresh("k1", JUNE_2 + 1, (0.625,)), Fresh("k2", JUNE_2 - 1, (0.125,)), Fresh("only", JUNE_2 - 5, (-1e-30,))]
+FRESH = [Fresh("k1", JUNE_2 + 1, (0.625,)), Fresh("k2", JUNE_2 - 1, (0.125,)), Fresh("only", JUNE_2 + 5, (-1e-30,))]
 PIPELINES = ["ways-plain", "ways-constant", "ways-prior", "ways-overlay", "ways-salted", "ways-few", "nobody"]
 KEYS = st.sampled_from([*SCORES, "only", "?", "unknown", "x" * 250, "x" * 256, "x" * 257, "é" * 129, ""])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
