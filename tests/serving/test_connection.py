@@ -3,22 +3,28 @@
 import asyncio
 import re
 import signal
+import subprocess
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
 from serving.errors import SettingsError, StoreRefused, StoreUnavailable
+from serving.keys import head_key
 from serving.reader import Reader
 from serving.settings import Settings, settings
 from serving.store import Store
 from serving.target import Tls, address, target_of
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at
+from tests.serving.topologies import MASTERS, SLOTS, Site
 
 BAD = [
     "http://host:6379/0",
@@ -135,19 +141,38 @@ def test_refused_credentials_are_told_at_once(
 def test_a_job_gives_up_on_a_redis_that_hangs_within_the_documented_bound(servers: ExitStack, tmp_path: Path) -> None:
     port = free_port()
     hanging = servers.enter_context(redis_at(port, tmp_path))
-    stores = [servers.enter_context(Store(f"redis://127.0.0.1:{port}/0")) for _ in range(2)]
-    assert stores[0].head("any") is None  # so that one is connected, and the other is not
-    hanging.send_signal(signal.SIGSTOP)
-    try:
-        with ThreadPoolExecutor() as pool:
-            waited = list(pool.map(seconds_until_given_up, stores))
-    finally:
-        hanging.send_signal(signal.SIGCONT)
-    assert all(9 < seconds < 18 for seconds in waited), waited
+    urls = [f"redis://127.0.0.1:{port}/0"] * 2
+    assert all(9 < seconds < 18 for seconds in given_up(servers, urls, [hanging]))
 
 
-def seconds_until_given_up(store: Store) -> float:
+def test_a_job_gives_up_as_soon_where_sentinels_or_a_cluster_are_behind_the_url(
+    servers: ExitStack, tmp_path: Path
+) -> None:
+    """Of the servers below the sentinels all hang, of the cluster one master does."""
+    site = Site(tmp_path, servers)
+    nodes, master = site.cluster(), site.start()
+    hanging = [nodes[0].process, master.process, site.replica_of(master).process]
+    sentinels = site.url("publisher", *site.sentinels(master), kind="+sentinel")
+    urls = [sentinels] * 2 + [site.url("publisher", *nodes, kind="+cluster")] * 2
+    assert all(9 < seconds < 18 for seconds in given_up(servers, urls, hanging))
+
+
+def given_up(servers: ExitStack, urls: list[str], hanging: list["subprocess.Popen[bytes]"]) -> list[float]:
+    """Let servers hang, and return after how many seconds a job gives up on each URL."""
+    stores = [servers.enter_context(Store(url)) for url in urls]
+    # Of a cluster the first master has its slot.
+    pipeline = next(name for name in map(str, count()) if key_slot(head_key(name).encode()) < SLOTS // MASTERS)
+    for store in stores[::2]:  # so that every other one is connected
+        assert store.head(pipeline) is None
+    for process in hanging:
+        process.send_signal(signal.SIGSTOP)
+        servers.callback(process.send_signal, signal.SIGCONT)
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(partial(seconds_until_given_up, pipeline), stores))
+
+
+def seconds_until_given_up(pipeline: str, store: Store) -> float:
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match="does not answer"):
-        store.head("any")
+        store.head(pipeline)
     return time.monotonic() - started

@@ -58,6 +58,17 @@ def test_a_head_is_live_when_a_replica_has_it(pair: tuple[Store, Server], server
     assert observed == live.to_json()
 
 
+def test_a_master_that_wants_a_replica_is_asked_again_until_it_has_one(servers: ExitStack, tmp_path: Path) -> None:
+    """As one that has just taken over, by infra/redis/redis.conf."""
+    site = Site(tmp_path, servers)
+    master = site.start("--min-replicas-to-write", "1")
+    ready = Timer(0.5, master.raw.config_set, ("min-replicas-to-write", 0))
+    ready.start()
+    with Store(site.url("publisher", master)) as store:
+        publish(store, "patient", 1, {"a": 0.5})
+    assert not ready.is_alive()
+
+
 def test_a_master_whose_replica_has_gone_since_the_claim_is_not_trusted(
     pair: tuple[Store, Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
