@@ -11,9 +11,10 @@ from redis.exceptions import RedisError
 from serving.errors import HeadUnreadable, ServingError, UnknownPipeline
 from serving.head import Head, parse_head
 from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key
-from serving.link import Command, CountedLink, Reply
+from serving.link import CountedLink
 from serving.question import Plan
 from serving.refusals import Refusal, parse_refusals
+from serving.route import Command, Reply
 from serving.sparing import SparingLog
 
 LOG = SparingLog(logging.getLogger(__name__))

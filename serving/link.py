@@ -4,23 +4,30 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from ssl import SSLContext
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import hiredis
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio import SSLConnection
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooLate
 
-from serving.connection import LOOKUP_SECONDS, redis_faults
+from serving.connection import redis_faults
 from serving.errors import ServingError
+from serving.route import Command, Reply
+from serving.target import Place
 
-Command = tuple[str | bytes | int, ...]
-Reply = Any  # bytes, int, None, a list of these, or a RedisError in its place
-
+LOOKUP_SECONDS = 0.5  # to connect, and to reply
 INCOMPLETE = object()
 # How an error reply starts, and what it is called in Python; any other is a ResponseError.
 FAULTS: dict[str, type[Exception]] = {
@@ -28,9 +35,11 @@ FAULTS: dict[str, type[Exception]] = {
     "WRONGPASS": AuthenticationError,
     "NOPERM": NoPermissionError,
     "LOADING": BusyLoadingError,
-    "MASTERDOWN": NotConnected,
-    "CLUSTERDOWN": NotConnected,
-    "TRYAGAIN": NotConnected,
+    "MASTERDOWN": MasterDownError,
+    "CLUSTERDOWN": ClusterDownError,
+    "TRYAGAIN": TryAgainError,
+    "MOVED": MovedError,
+    "ASK": AskError,
 }
 
 
@@ -85,14 +94,14 @@ class CountedLink:
 class ServerLink:
     """The link to one server: TCP, TLS or a unix socket, one connection."""
 
-    def __init__(self, redis_url: str) -> None:
-        self.url = redis_url
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self._wire: Wire | None = None
         self._connecting: asyncio.Task[Wire] | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies; a connection that turns out to be lost is replaced once."""
-        with redis_faults(self.url):
+        with redis_faults(str(self.place)):
             wire = await self._connected()
             try:
                 return await wire.ask(commands)
@@ -110,7 +119,7 @@ class ServerLink:
         if self._wire is not None and self._wire.lost is None:
             return self._wire
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(connect(place_of(self.url)))
+            self._connecting = asyncio.create_task(connect(self.place))
         self._wire = await asyncio.shield(self._connecting)
         return self._wire
 
@@ -196,28 +205,6 @@ class Wire(asyncio.Protocol):
                 asked.set_exception(self.lost)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where one server is and how to sign in: `path` of a unix socket, else host and port, with TLS or without."""
-
-    host: str = "localhost"
-    port: int = 6379
-    path: str | None = None
-    username: str | None = None
-    password: str | None = None
-    db: int = 0
-    tls: SSLContext | None = None
-
-
-def place_of(url: str) -> Place:
-    """Return the place that a Redis URL names, by the client's own reading of it; nothing is connected."""
-    pool = AsyncRedis.from_url(url).connection_pool
-    shut: Any = pool.connection_class(**pool.connection_kwargs)
-    tls = shut.ssl_context.get() if isinstance(shut, SSLConnection) else None
-    known = {field.name for field in fields(Place)}
-    return Place(tls=tls, **{name: value for name, value in pool.connection_kwargs.items() if name in known})
-
-
 async def connect(place: Place, seconds: float = LOOKUP_SECONDS) -> Wire:
     """Return a connection to a server, signed in and with its database chosen.
 
@@ -239,7 +226,8 @@ async def _dialled(place: Place) -> Wire:
     loop = asyncio.get_running_loop()
     if place.path is not None:
         return (await loop.create_unix_connection(Wire, place.path))[1]
-    return (await loop.create_connection(Wire, place.host, place.port, ssl=place.tls))[1]
+    context = place.tls.context if place.tls is not None else None
+    return (await loop.create_connection(Wire, place.host, place.port, ssl=context))[1]
 
 
 async def _greet(wire: Wire, place: Place) -> None:
@@ -259,4 +247,7 @@ _packed = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
 
 def _fault(message: str) -> Exception:
-    return FAULTS.get(message.partition(" ")[0], ResponseError)(message)
+    """Return what redis-py would; to it, the text of where else to go is all but the first word."""
+    code, _, rest = message.partition(" ")
+    kind = FAULTS.get(code, ResponseError)
+    return kind(rest if issubclass(kind, AskError) else message)

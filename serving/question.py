@@ -9,8 +9,8 @@ from serving.errors import ServingError, TornGeneration
 from serving.head import Head, Overlay
 from serving.keys import block_keys, head_key, overlay_key
 from serving.layout import Row
-from serving.link import Command, Reply
 from serving.overlay import EntryCodec
+from serving.route import Command, Reply
 
 
 class Fresher(NamedTuple):

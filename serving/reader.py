@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from serving.errors import KeyRefused, ServingError, TooManyKeys, TornGeneration
 from serving.head import Head
 from serving.heads import Heads, Live
-from serving.link import CountedLink, Link, Reply, ServerLink
+from serving.link import CountedLink, Link
 from serving.question import Found, Plan, Question
+from serving.route import Reply
+from serving.routed import link
 
 
 class Reader:
@@ -28,7 +30,7 @@ class Reader:
     @classmethod
     def at(cls, redis_url: str) -> "Reader":
         """Return the reader of the Redis that a URL names."""
-        return cls(ServerLink(redis_url), redis_url)
+        return cls(link(redis_url), redis_url)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -3,23 +3,22 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
-from typing import Literal, cast
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from serving.connection import redis_faults
 from serving.head import Microseconds
 from serving.keys import refusals_key
 from serving.store import Store
 
 MOST_DATES = 30
-Verdict = Literal["history only", "rail breach", "differs"]
+Verdict = Literal["history only", "rail breach", "differs", "rolled back"]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why scores did not go live, in one word and in words; `at` is when, in microseconds since 1970 UTC."""
+    """Why scores are not live, by kind and in words; `at` is when that was decided, in microseconds since 1970 UTC."""
 
     verdict: Verdict
     reason: str
@@ -47,18 +46,16 @@ class RefusalStore:
 
     def put(self, as_of: date, refusal: Refusal) -> None:
         """Say why the scores as of a date are not live; of all dates the newest thirty stay."""
-        with redis_faults(self.store.url):
-            self.store.redis.hset(self.name, as_of.isoformat(), RECORD.dump_json(refusal))
-            dates = cast("list[bytes]", self.store.redis.hkeys(self.name))
-            if len(dates) > MOST_DATES:
-                self.store.redis.hdel(self.name, *sorted(dates)[:-MOST_DATES])
+        self.store.ask("HSET", self.name, as_of.isoformat(), RECORD.dump_json(refusal))
+        dates: list[bytes] = self.store.ask("HKEYS", self.name)
+        if len(dates) > MOST_DATES:
+            self.store.ask("HDEL", self.name, *sorted(dates)[:-MOST_DATES])
 
     def clear(self, as_of: date) -> None:
         """Forget what was said of a date, which has gone live."""
-        with redis_faults(self.store.url):
-            self.store.redis.hdel(self.name, as_of.isoformat())
+        self.store.ask("HDEL", self.name, as_of.isoformat())
 
     def read(self) -> dict[date, Refusal]:
         """Return the refusals by their as_of date, the newest date first."""
-        with redis_faults(self.store.url):
-            return parse_refusals(cast("dict[bytes, bytes]", self.store.redis.hgetall(self.name)))
+        flat: list[bytes] = self.store.ask("HGETALL", self.name)
+        return parse_refusals(dict(zip(flat[::2], flat[1::2], strict=True)))

@@ -14,6 +14,7 @@ from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 
 from serving.errors import StoreRefused, StoreUnavailable
 from serving.link import ServerLink, _fault
+from serving.target import Place, target_of
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at
 
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 def over(url: str, work: Callable[[ServerLink], Awaitable[T]]) -> T:
     async def session() -> T:
-        link = ServerLink(url)
+        link = ServerLink(*target_of(url).places)
         try:
             return await work(link)
         finally:
@@ -109,7 +110,7 @@ def test_what_is_no_redis_is_told(servers: ExitStack) -> None:
 
         server = await asyncio.start_server(babble, "127.0.0.1", 0)
         async with server:
-            link = ServerLink(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+            link = ServerLink(Place("127.0.0.1", server.sockets[0].getsockname()[1]))
             with pytest.raises(StoreUnavailable, match="no Redis"):
                 await link.ask([("PING",)])
 

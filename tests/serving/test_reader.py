@@ -12,10 +12,12 @@ import redis
 
 from serving.errors import KeyRefused, StoreUnavailable, TooManyKeys, TornGeneration, UnknownPipeline
 from serving.keys import block_key
-from serving.link import Command, Reply, ServerLink
+from serving.link import ServerLink
 from serving.question import Found
 from serving.reader import Reader
+from serving.route import Command, Reply
 from serving.store import Store
+from serving.target import target_of
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
 from tests.serving.publishing import publish
@@ -84,7 +86,8 @@ class Overtaken(ServerLink):
     """Before the first blocks are read something happens."""
 
     def __init__(self, redis_url: str, before: Callable[[], object]) -> None:
-        super().__init__(redis_url)
+        super().__init__(*target_of(redis_url).places)
+        self.url = redis_url
         self.before = before
         self.asked: list[str] = []  # the first block of each round trip
 
