@@ -78,11 +78,14 @@ def test_the_newer_of_generation_and_overlay_answers(store: Store, service_url: 
 
 
 def test_entries_of_another_epoch_are_not_seen(store: Store, service_url: str) -> None:
-    head = go_live(store, "epochs", overlay=Overlay(3))
+    head = go_live(store, "entries-epochs", overlay=Overlay(3))
     OverlayStore(store).write(head, [Fresh("a", JUNE_2 + 1, (0.75,))])
-    assert one(service_url, "epochs", "a")["source"] == "stream"
-    go_live(store, "epochs", 2, overlay=Overlay(3), epoch=2)
-    assert (one(service_url, "epochs", "a")["source"], one(service_url, "epochs", "a")["score"]) == ("batch", 0.5)
+    assert one(service_url, "entries-epochs", "a")["source"] == "stream"
+    go_live(store, "entries-epochs", 2, overlay=Overlay(3), epoch=2)
+    assert (one(service_url, "entries-epochs", "a")["source"], one(service_url, "entries-epochs", "a")["score"]) == (
+        "batch",
+        0.5,
+    )
 
 
 def test_an_overlay_that_cannot_be_read_fails_its_own_keys_alone(
