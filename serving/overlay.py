@@ -5,15 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import cast
 
 from redis.crc import key_slot
 
-from serving.connection import redis_faults
 from serving.errors import BlockCorrupt
 from serving.head import Head, Overlay
 from serving.keys import overlay_key
 from serving.layout import STRUCTS, Layout, Value
+from serving.route import Command
 from serving.store import Store, batches
 
 FORMAT = 1
@@ -112,24 +111,22 @@ class OverlayStore:
         total = 0
         buckets = range(head.overlay.buckets) if head.overlay else range(0)
         for batch in batches(buckets, AT_ONCE * ROUND_TRIP):
-            with redis_faults(self.store.url), self.store.redis.pipeline(transaction=False) as pipe:
-                for bucket in batch:
-                    pipe.hlen(overlay_key(head.pipeline, head.epoch, bucket))
-                total += sum(cast("list[int]", pipe.execute()))
+            names = [overlay_key(head.pipeline, head.epoch, bucket) for bucket in batch]
+            total += sum(self.store.connection.ask([("HLEN", name) for name in names]))
         return total
 
     def _run(self, script: str, rows: Iterable[tuple[str | bytes, ...]], *more: int) -> Iterator[int]:
         """Run a script over rows, each a key and its arguments; yield what each call returns."""
         for batch in batches(rows, AT_ONCE * ROUND_TRIP):
-            with redis_faults(self.store.url), self.store.redis.pipeline(transaction=False) as pipe:
-                for part in self._parts(batch):
-                    arguments = [argument for _, *arguments in part for argument in arguments]
-                    pipe.eval(script, len(part), *(row[0] for row in part), *arguments, *more)
-                yield from cast("list[int]", pipe.execute())
+            calls: list[Command] = []
+            for part in self._parts(batch):
+                arguments = [argument for _, *arguments in part for argument in arguments]
+                calls.append(("EVAL", script, len(part), *(row[0] for row in part), *arguments, *more))
+            yield from self.store.connection.ask(calls)
 
     def _parts(self, batch: Sequence[tuple[str | bytes, ...]]) -> Iterator[list[tuple[str | bytes, ...]]]:
         """Split a batch into what one script may touch: in a cluster, keys of one slot."""
-        if not self.store.sharded:
+        if not self.store.connection.sharded:
             yield from batches(batch, AT_ONCE)
             return
         for _, rows in groupby(sorted(batch, key=_slot), key=_slot):

@@ -7,8 +7,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serving.clock import Clock
-from serving.connection import require_url
 from serving.errors import SettingsError
+from serving.target import target_of
 
 PREFIX = "SCORELINE_"
 
@@ -18,7 +18,7 @@ def _clock(value: object) -> object:
 
 
 def _url(value: str) -> str:
-    require_url(value)
+    target_of(value)
     return value
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from pyspark.sql import DataFrame
 
 from jobs import generation
@@ -78,14 +79,14 @@ def test_a_generation_that_differs_is_found(
     real = generation.read_back
 
     def after_damage(spread: DataFrame, built: generation.Generation) -> object:
-        redis: Any = store.redis
+        raw: Any = redis.Redis.from_url(jobs_redis_url)
         first, second = (block_key(built.pipeline, built.token, bucket) for bucket in (0, 1))
         if damage == "flipped":
-            redis.setrange(first, 40, bytes([redis.getrange(first, 40, 40)[0] ^ 1]))
+            raw.setrange(first, 40, bytes([raw.getrange(first, 40, 40)[0] ^ 1]))
         elif damage == "lost":
-            redis.delete(first)
+            raw.delete(first)
         else:
-            redis.set(second, redis.get(first))
+            raw.set(second, raw.get(first))
         return real(spread, built)
 
     monkeypatch.setattr(generation, "read_back", after_damage)
@@ -193,7 +194,8 @@ def test_the_last_generations_stay_and_older_ones_go(run: Run, store: Store, job
         later = Clock(timedelta(days=1, minutes=minute))
         publish(replace(run, clock=later), jobs_redis_url)
         heads.append(store.head("purchase_propensity"))
-    there = [len(list(store.redis.scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
+    with redis.Redis.from_url(jobs_redis_url) as raw:
+        there = [len(list(raw.scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
     buckets = heads[-1].layout.buckets if heads[-1] else 0
     assert there == [0] * 2 + [buckets] * run.pipeline.publication.keep
 

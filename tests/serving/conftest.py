@@ -14,6 +14,7 @@ from hypothesis import settings
 from serving.client import Client
 from serving.store import Store
 from tests.conftest import ROOT, await_port, free_port, redis_binary, stop
+from tests.serving.topologies import Cluster, Site
 
 # What a property test asserts is never how fast this machine is just now.
 settings.register_profile("untimed", deadline=None)
@@ -49,6 +50,23 @@ def service_at(redis_url: str, clock: str, stderr: IO[bytes] | None = None) -> I
 @pytest.fixture(scope="session")
 def store(redis_url: str) -> Iterator[Store]:
     with Store(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of three masters with the users of infra/redis, for the whole session."""
+    with ExitStack() as stack:
+        site = Site(tmp_path_factory.mktemp("cluster"), stack)
+        yield Cluster(site, site.cluster())
+
+
+@pytest.fixture(scope="session", params=["server", "cluster"])
+def any_store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store over one server, and one over a cluster, where it signs in as the publisher."""
+    named = {"server": "redis_url", "cluster": "cluster"}[request.param]
+    place: str | Cluster = request.getfixturevalue(named)
+    with Store(place if isinstance(place, str) else place.url("publisher")) as opened:
         yield opened
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
+import redis
 
 from serving.blocks import Tally, audit, pack_buckets, tally
 from serving.head import Fallback, Head, Model
@@ -63,3 +65,13 @@ def publish(store: Store, pipeline: str, token: int, scores: Scores, fallback: f
     store.register(pipeline)
     assert store.swap(head) == "live"
     return head
+
+
+@cache
+def client_of(url: str) -> Any:
+    return redis.Redis.from_url(url)
+
+
+def raw(store: Store) -> Any:
+    """Return redis-py's own client of the one server of a store, for what only a test does."""
+    return client_of(store.url)

@@ -1,6 +1,7 @@
 """How Redis is reached: which URLs are taken, how long a job waits, and what refused credentials are called."""
 
 import asyncio
+import re
 import signal
 import time
 import traceback
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from serving.connection import address
 from serving.errors import SettingsError, StoreRefused, StoreUnavailable
 from serving.reader import Reader
 from serving.settings import Settings, settings
 from serving.store import Store
+from serving.target import Tls, address, target_of
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at
 
@@ -33,6 +34,22 @@ BAD = [
     "redis://:12#hidden@host:6379/0",
     "redis:///0",
     "unix://hidden",
+    "unix://hidden/run/redis.sock",
+    "redis://host,hidden:6379/0",
+    "redis://host?ssl_ca_certs=hidden",
+    "rediss://host?ssl_ca_certs=/hidden.pem",
+    "rediss://host?ssl_keyfile=hidden",
+    "rediss://host?ssl_cert_reqs=hidden",
+    "redis://host?sentinel_password=hidden",
+    "redis+sentinel://:hid/den@host:26379/scores",
+    "redis+sentinel://host:26379",
+    "redis+sentinel://host:26379,/scores",
+    "redis+sentinel://host:26379/scores/x",
+    "redis+sentinel:///scores",
+    "redis+cluster://host:6379/1",
+    "redis+cluster://host:6379?db=1",
+    "redis+cluster://:12,34/hidden@host:6379",
+    "redis+hidden://host:6379",
 ]
 
 
@@ -57,10 +74,24 @@ def test_a_wrong_url_is_refused_by_the_name_of_its_variable_and_never_shown(
         ("redis://[::1]:6379/0", "[::1]:6379"),
         ("unix:///run/redis.sock?db=1", "/run/redis.sock"),
         ("unix://user:secret@/run/redis.sock", "/run/redis.sock"),
+        ("redis+sentinel://user:secret@a:1,b/scores/3?sentinel_password=secret", "a:1,b/scores"),
+        ("rediss+sentinel://a:1/scores?ssl_check_hostname=no", "a:1/scores"),
+        ("redis+cluster://user:secret@a:1,b:2", "a:1,b:2"),
     ],
 )
 def test_a_good_url_is_taken_and_its_address_shows_no_credentials(url: str, shown: str) -> None:
     assert address(Settings(redis_url=url).redis_url) == shown
+
+
+def test_a_url_says_how_to_sign_in_at_sentinels_and_at_those_they_name() -> None:
+    url = "rediss+sentinel://user:a%2Fb@a:1,[::1]/scores/3?sentinel_username=guard&sentinel_password=c%26d"
+    target = target_of(f"{url}&ssl_cert_reqs=optional")
+    named = target.master.at("c", 3)
+    assert (named.username, named.password, named.db, target.service) == ("user", "a/b", 3, "scores")
+    assert [str(place) for place in (*target.places, named)] == ["a:1", "[::1]:26379", "c:3"]
+    assert {(place.username, place.password, place.db) for place in target.places} == {("guard", "c&d", 0)}
+    assert {place.tls for place in target.places} == {named.tls} == {Tls(cert_reqs="optional")}
+    assert not {"a/b", "c&d"} & set(re.findall("[^']+", repr(target)))
 
 
 def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:

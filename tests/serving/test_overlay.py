@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import count
-from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,13 @@ from serving.store import Store
 from tests.serving.publishing import head_for
 
 NUMBER = count()
+
+
+@pytest.fixture(scope="module")
+def store(any_store: Store) -> Store:
+    return any_store
+
+
 LAYOUT = Layout(buckets=1, columns=(("score", "float32"), ("visits", "int32"), ("active", "bool")))
 KEYS = st.sampled_from(["", "a", "a:b", "{x}", "käse", "7" * 40])
 ENTRIES = st.lists(
@@ -41,8 +47,8 @@ def held(store: Store, of: Head) -> dict[str, Fresh]:
     found = {}
     for bucket in range(of.overlay.buckets):
         name = overlay_key(of.pipeline, of.epoch, bucket)
-        entries = cast("dict[bytes, bytes]", store.redis.hgetall(name))
-        for key, entry in entries.items():
+        flat = store.ask("HGETALL", name)
+        for key, entry in zip(flat[::2], flat[1::2], strict=True):
             as_of, values = EntryCodec(of.layout).unpack(entry)
             found[key.decode()] = Fresh(key.decode(), as_of, values)
     return found
