@@ -163,6 +163,23 @@ def schema() -> None:
     click.echo(json.dumps(Pipeline.model_json_schema(), indent=2))
 
 
+@cli.group("api-key")
+def api_key() -> None:
+    """The keys with which apps read scores."""
+
+
+@api_key.command("new")
+@click.argument("name")
+@click.option("--pipeline", "names", multiple=True, required=True, help="One that the key may read; * for all of them.")
+def new_api_key(name: str, names: tuple[str, ...]) -> None:
+    """Make a key for NAME: print it, once, and the line that the service's file of keys needs."""
+    from serving.apikeys import new_key
+
+    key, line = new_key(name, names)
+    click.echo(f"key, shown only now: {key}")
+    click.echo(f"line for the file that SCORELINE_API_KEYS_FILE names: {line}")
+
+
 @cli.command()
 def serve() -> None:
     """Run the lookup service (the same as `python -m serving`)."""

@@ -25,6 +25,7 @@ BREACH: Final = "rail breach"
 DIFFERS: Final = "differs"
 NO_GENERATION = 0  # the token of what was never built
 TRIES = 20
+MANY_FILES = 100  # some three weeks of daily publications, and a quarter of a second to read
 GRACE = timedelta(seconds=10)  # no reader holds a head longer
 BEFORE_MANIFESTS = 0  # the epoch, for the order of what went live before the ledger kept manifests
 
@@ -153,6 +154,13 @@ class Ledger:
             return history
         self.write([(LIVE, Entry.of(head, "found live"))])
         return self.read()
+
+    def compact(self) -> None:
+        """Join the files of many small appends, once there are too many to be read in an instant."""
+        table = DeltaTable(self.path)
+        if len(table.file_uris()) > MANY_FILES:
+            with suppress(CommitFailedError):  # another one does it
+                table.optimize.compact()
 
     def read(self) -> History:
         """Return what the ledger has, nothing where there is none: a few rows a day, so that they fit in memory."""

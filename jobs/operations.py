@@ -99,7 +99,7 @@ def republish(pipeline: str, run_id: str) -> None:
     from jobs.standing import Standing
 
     with _place(declared_pipeline(pipeline)[0]) as place:
-        standing, url = Standing.observed(place.store, place.ledger, pipeline), place.store.url
+        standing, url = Standing.seen(place.store, place.ledger, pipeline), place.store.url
     lost = standing.lost
     if lost is None and standing.live is None:
         raise DataFault(f"{pipeline}: nothing ever went live; run `scoreline publish {pipeline} --day D`")

@@ -41,6 +41,7 @@ class Retention:
         old = [one for one in self._over(history, now) if one.token not in protected and self._unlink(one)]
         self.ledger.write((REMOVED, _entry(one, live.run_id)) for one in old)
         self._sweep_overlays(history, live, now)
+        self.ledger.compact()
         return len(old)
 
     def _unlink(self, one: Generation) -> bool:

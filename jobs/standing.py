@@ -11,19 +11,25 @@ from serving.store import Store
 
 @dataclass(frozen=True)
 class Standing:
-    """The head record as it was observed, the head in it, and the history, which has that head as well."""
+    """The head record as it was observed, the head in it, and the history."""
 
     record: bytes | None
     live: Head | None
     history: History
 
     @classmethod
-    def observed(cls, store: Store, ledger: Ledger, pipeline: str) -> "Standing":
+    def seen(cls, store: Store, ledger: Ledger, pipeline: str) -> "Standing":
         """Return what stands now; a head that cannot be read is none. Raises what a store raises."""
         record, live = store.record(pipeline), None
         with suppress(HeadUnreadable):
             live = parse_head(record) if record else None
-        return cls(record, live, ledger.admit(live))
+        return cls(record, live, ledger.read())
+
+    @classmethod
+    def observed(cls, store: Store, ledger: Ledger, pipeline: str) -> "Standing":
+        """Return what stands now, as `seen`; the history has the live head then, whatever became of its publisher."""
+        found = cls.seen(store, ledger, pipeline)
+        return replace(found, history=ledger.admit(found.live))
 
     @property
     def before(self) -> Head | None:

@@ -33,7 +33,7 @@ class Status:
     def lines(self) -> Iterator[str]:
         """Give the lines of a short report: what is live, what is kept, what was refused, and what to do."""
         yield self.name
-        standing = Standing.observed(self.store, self.ledger, self.name)
+        standing = Standing.seen(self.store, self.ledger, self.name)
         yield from (f"  {line}" for line in self._live(standing))
         kept = [one for one in standing.history.generations if one.turns and not one.removed]
         yield from (f"  kept     {_kept(one)}" for one in reversed(kept) if not _is_live(one, standing.live))

@@ -15,6 +15,7 @@ from redis.exceptions import (
     MasterDownError,
     MovedError,
     NoPermissionError,
+    RedisError,
     ResponseError,
     TryAgainError,
 )
@@ -22,6 +23,7 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooLate
 
 from serving.connection import LOOKUP_SECONDS, redis_faults
+from serving.errors import ServingError
 from serving.route import Command, Reply
 from serving.target import Place
 
@@ -58,6 +60,34 @@ class Link(Protocol):
     async def close(self) -> None:
         """Close all connections; what waits fails with `StoreUnavailable`."""
         ...
+
+
+class CountedLink:
+    """A link of a service, which counts what fails and gives it this package's names."""
+
+    def __init__(self, link: Link, url: str) -> None:
+        self.faults = 0
+        self._link, self._url = link, url
+
+    async def ask(self, commands: Sequence[Command]) -> list[Reply]:
+        """Return the replies as the link does; what stands for a refused one goes through `accept`."""
+        try:
+            return await self._link.ask(commands)
+        except ServingError:
+            self.faults += 1
+            raise
+
+    def accept(self, reply: Reply) -> Reply:
+        """Return a reply, or raise `StoreUnavailable` or `StoreRefused` where an error stands for it."""
+        if isinstance(reply, RedisError):
+            self.faults += 1
+            with redis_faults(self._url):
+                raise reply
+        return reply
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._link.close()
 
 
 class ServerLink:

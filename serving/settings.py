@@ -1,6 +1,7 @@
 """The settings of store and service, read once from the environment (SCORELINE_...)."""
 
 from functools import cache
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -31,6 +32,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_url)] = "redis://127.0.0.1:6379/0"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8700
+    api_keys_file: Path | None = None
     clock: Annotated[Clock, NoDecode, BeforeValidator(_clock)] = Clock()
 
 

@@ -41,7 +41,7 @@ def kept_secrets() -> dict[str, str]:
     kept = read_json(SECRETS, keys_of)
     if kept is None:
         fernet = urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        kept = {"secret_key": secrets.token_urlsafe(32), "jwt_secret": secrets.token_urlsafe(32), "fernet_key": fernet}
+        kept = {"secret_key": secrets.token_urlsafe(32), "jwt_secret": secrets.token_urlsafe(64), "fernet_key": fernet}
         write(SECRETS, json.dumps(kept), PRIVATE)
     return kept
 

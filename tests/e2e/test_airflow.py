@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from tests.conftest import ROOT, free_port
 from tests.registered import register_small
 
 PIPELINE = "purchase_propensity"
-FIRST, SECOND, THIRD = date(1998, 6, 1), date(1998, 6, 2), date(1998, 6, 3)
+FIRST, SECOND, THIRD, FOURTH, FIFTH = (date(1998, 6, day) for day in range(1, 6))
 ENDED = ("success", "failed")
 
 
@@ -109,12 +109,12 @@ def sourced(path: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """All services, 17 months of history, three days landed, a champion."""
+    """All services, 17 months of history, five days landed, a champion."""
     var = tmp_path_factory.mktemp("whole") / "a var"
     try:
         embedded("up", var)
         site = Site(var, sourced(var / "env"))
-        land(var / "landing", FIRST_DAY, THIRD)
+        land(var / "landing", FIRST_DAY, FIFTH)
         site.scoreline("ingest", PIPELINE, "--from", str(FIRST_DAY), "--to", "1998-05-31", "--run-id", "history")
         register_small(site.variables["SCORELINE_MLFLOW_URI"], var / "report")
         await_that(lambda: site.scheduler.knows(PIPELINE))
@@ -165,12 +165,22 @@ def test_a_bad_day_fails_by_name_and_what_was_live_answers_on(site: Site, first:
 
 
 def submitted(site: Site, step: str) -> psutil.Process | None:
-    """Return the process of a running job of this site: the Python driver that spark-submit started."""
-    for process in psutil.process_iter(["cmdline"]):
+    """Return the process of a running job of this site: the Python driver, which the JVM of spark-submit started."""
+    for process in psutil.process_iter(["cmdline", "name"]):
         command = process.info["cmdline"] or []
-        if step in command and any(part.endswith("__main__.py") for part in command) and is_of(site, process):
+        if not process.info["name"].startswith("python") or step not in command:
+            continue  # spark-submit and its JVM carry the same words
+        if any(part.endswith("__main__.py") for part in command) and is_of(site, process):
             return process
     return None
+
+
+def tree_of(driver: psutil.Process) -> list[psutil.Process]:
+    """Return a task's processes: the driver, its JVM, Airflow's task and the task's supervisor, never the scheduler."""
+    java, task, supervisor = driver.parents()[:3]
+    assert "java" in java.name()
+    assert all("airflow worker" in " ".join(each.cmdline()) for each in (task, supervisor))
+    return [driver, java, task, supervisor]
 
 
 def is_of(site: Site, process: psutil.Process) -> bool:
@@ -181,26 +191,29 @@ def is_of(site: Site, process: psutil.Process) -> bool:
         return False
 
 
+def ended(process: psutil.Process) -> bool:
+    return not process.is_running()
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("tree", [False, True], ids=["the process alone", "the whole tree"])
-def test_a_task_killed_in_each_step_is_retried_to_the_same_end(site: Site, first: str, *, tree: bool) -> None:
+@pytest.mark.parametrize(
+    ("day", "killed"),
+    [(THIRD, slice(0, 1)), (FOURTH, slice(2, 3)), (FIFTH, slice(0, 4))],
+    ids=["the driver alone", "the task's process alone", "the whole tree"],
+)
+def test_a_task_killed_in_each_step_is_retried_to_the_same_end(
+    site: Site, first: str, day: date, killed: slice
+) -> None:
     """The scheduler retries what was killed, and the day ends as if nothing had happened."""
-    run_id = site.trigger(THIRD) if not tree else clear(site, f"test__{THIRD}")
+    run_id = site.trigger(day)
     for step in ("ingest", "score", "publish"):
         driver: psutil.Process = await_that(partial(submitted, site, step))
         time.sleep(5)
-        victims = [driver, *driver.parents()[:3]] if tree else [driver]
-        for victim in victims:
-            if "airflow" in " ".join(victim.cmdline()) or victim is driver or "java" in victim.name():
-                victim.send_signal(signal.SIGKILL)
+        for victim in tree_of(driver)[killed]:
+            victim.send_signal(signal.SIGKILL)
+        await_that(partial(ended, driver))
     assert site.ended(run_id) == "success"
-    table = site.table(date(1998, 6, 4))
+    table = site.table(day + timedelta(days=1))
     served = site.served(list(table))
     assert not [key for key, score in table.items() if np.float32(served[key].score) != score]
-
-
-def clear(site: Site, run_id: str) -> str:
-    body = {"dry_run": False, "only_failed": False}
-    site.scheduler.ask("POST", f"/dags/{PIPELINE}/dagRuns/{quote(run_id)}/clear", json=body)
-    return run_id

@@ -71,9 +71,9 @@ def halt(step: str, how: int, patch: pytest.MonkeyPatch) -> None:
 
 def session() -> SparkSession:
     """Return a session in the JVM that PYSPARK_GATEWAY_PORT names."""
-    gateway = launch_gateway()
-    running = gateway.jvm.org.apache.spark.SparkContext.getOrCreate()  # type: ignore[union-attr]  # reason: py4j has no types
-    context = gateway.jvm.org.apache.spark.api.java.JavaSparkContext(running)  # type: ignore[union-attr]  # reason: as above
+    gateway: Any = launch_gateway()  # type: ignore[no-untyped-call]  # reason: py4j has no types
+    running = gateway.jvm.org.apache.spark.SparkContext.getOrCreate()
+    context = gateway.jvm.org.apache.spark.api.java.JavaSparkContext(running)
     return SparkSession(SparkContext(gateway=gateway, jsc=context, conf=SparkConf(_jconf=context.getConf())))
 
 

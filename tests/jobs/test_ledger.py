@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs.ledger import LIVE, REMOVED, VERIFIED, Entry, Ledger
+from jobs.ledger import LIVE, MANY_FILES, REMOVED, VERIFIED, Entry, Ledger
 from jobs.spec import Settings
 from jobs.tables import publications_table
 from serving.clock import Clock, instant
@@ -102,6 +102,19 @@ def test_the_table_stays_as_spark_made_it_and_spark_reads_it(project: Project, l
     assert after.protocol().min_reader_version == 1
     assert after.schema().to_json() == before.schema().to_json()
     assert project.lake.read(ledger.name).where("event = 'reserved'").count() == 12
+
+
+def test_many_small_files_become_one_and_say_the_same(project: Project, ledger: Ledger) -> None:
+    for number in range(MANY_FILES):
+        live(ledger, head(1 + number // 50, epoch=1 + number))
+    ledger.compact()
+    assert len(DeltaTable(ledger.path).file_uris()) == MANY_FILES
+    live(ledger, head(9))
+    before = ledger.read()
+    ledger.compact()
+    assert len(DeltaTable(ledger.path).file_uris()) == 1
+    assert ledger.read() == before
+    assert project.lake.read(ledger.name).count() == MANY_FILES + 1
 
 
 def test_a_ledger_from_before_manifests_is_read_and_gets_the_column(tmp_path: Path, project: Project) -> None:

@@ -34,15 +34,29 @@ def redis_at(port: int, folder: Path, *options: str) -> Iterator[subprocess.Pope
 
 
 @contextmanager
-def service_at(redis_url: str, clock: str, stderr: IO[bytes] | None = None) -> Iterator[str]:
-    """Run the lookup service on a free port until the block ends; gives its URL."""
+def service_at(redis_url: str, clock: str = "real", log: IO[bytes] | None = None, **settings: str) -> Iterator[str]:
+    """Run the lookup service on a free port until the block ends; gives its URL.
+
+    `settings` are others of its SCORELINE_... variables, by name in lower case. All that it logs goes to `log`; without
+    one its faults alone are shown.
+    """
+    with process_at(redis_url, clock, log, **settings) as (url, _):
+        yield url
+
+
+@contextmanager
+def process_at(
+    redis_url: str, clock: str = "real", log: IO[bytes] | None = None, **settings: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run the lookup service as `service_at` does; gives its URL and its process, which may end before the block."""
     port = free_port()
-    environment = {"SCORELINE_REDIS_URL": redis_url, "SCORELINE_PORT": str(port), "SCORELINE_CLOCK": clock}
+    told = {"redis_url": redis_url, "port": str(port), "clock": clock, **settings}
+    environment = {**os.environ, **{f"SCORELINE_{name.upper()}": value for name, value in told.items()}}
     command = [sys.executable, "-m", "serving"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stderr=stderr)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log or subprocess.DEVNULL, stderr=log)
     try:
         await_port(port)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
         stop(process)
 

@@ -135,4 +135,4 @@ async def looked_up(reader: Link) -> tuple[Head, object, object, list[bytes]]:
     entries = overlay_key("daily", head.epoch, spread.bucket_of(spread.hash_of("k1")))
     block = block_key("daily", head.token, head.layout.bucket_of(hashed))
     (found,), entry = await reader.ask([("MGET", block), ("HGET", entries, "k1")])
-    return head, head.layout.find(found, head.token, hashed), EntryCodec(head.layout).unpack(entry), refusals[::2]
+    return head, head.layout.finder(head.token)(found, hashed), EntryCodec(head.layout).unpack(entry), refusals[::2]

@@ -35,7 +35,7 @@ def test_every_bucket_has_a_block_and_the_blocks_hold_all_rows(rows: dict[int, f
     blocks = dict(pack_buckets(layout, 1, range(buckets), hashes, columns))
     assert list(blocks) == list(range(buckets))
     for hashed, score in rows.items():
-        assert layout.find(blocks[layout.bucket_of(hashed)], 1, hashed) == (score,)
+        assert layout.finder(1)(blocks[layout.bucket_of(hashed)], hashed) == (score,)
     assert sum((audit(layout, 1, *pair) for pair in blocks.items()), start=Tally()) == tally(hashes, columns)
 
 

@@ -96,7 +96,7 @@ def test_a_url_says_how_to_sign_in_at_sentinels_and_at_those_they_name() -> None
 
 def test_a_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
     async def ping() -> None:
-        await Reader(f"unix://{tmp_path}/redis.sock").ping()
+        await Reader.at(f"unix://{tmp_path}/redis.sock").ping()
 
     with pytest.raises(StoreUnavailable, match=rf"Redis at {tmp_path}/redis\.sock does not answer"):
         asyncio.run(ping())
@@ -109,7 +109,7 @@ def ask_as_job(url: str) -> None:
 
 def ask_as_service(url: str) -> None:
     async def ask() -> None:
-        reader = Reader(url)
+        reader = Reader.at(url)
         try:
             await reader.ping()
         finally:

@@ -77,6 +77,15 @@ def test_an_older_as_of_is_refused_by_the_swap_itself(store: Store) -> None:
     assert store.head("older") == live
 
 
+def test_an_equal_as_of_needs_a_higher_token(store: Store) -> None:
+    """As when the ledger was restored from before, and gives tokens again."""
+    live = publish(store, "restored", 5, SCORES)
+    assert store.unlink(["scoreline:{restored}:claim"]) == 1
+    assert store.claim("restored", 4)
+    assert store.swap(head_for("restored", 4, SCORES)) == "older"
+    assert store.head("restored") == live
+
+
 def test_an_emptied_redis_does_not_help_a_zombie(store: Store) -> None:
     """Neither one that was to be the first, nor one that saw what was live."""
     assert store.claim("emptied", 1)

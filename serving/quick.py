@@ -1,0 +1,242 @@
+"""The short way of plain lookups: from the bytes of a request to those of its answer, without a framework.
+
+What is unusual in any way is left to the application, which answers the same: tests compare the two.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from time import perf_counter, time
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+from wsgiref.handlers import format_date_time
+
+from serving.errors import ServingError
+from serving.head import Limits
+from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
+from serving.problems import problem_of, rendered
+from serving.question import Found, Plan, Question
+from serving.service import Service
+from serving.template import Template, Told
+from serving.traits import Traits, TraitsCache
+
+GET, POST = b"GET /v1/scores/", b"POST /v1/scores/"
+ONE, MANY = "/v1/scores/{pipeline}/{key}", "/v1/scores/{pipeline}"
+VERSION = b" HTTP/1.1"
+TARGET = re.compile(rb"[\x21-\x3e\x40-\x7e]+")  # without a query
+UNQUOTED = re.compile(rb"[\x21-\x24\x26-\x3e\x40-\x7e]+")  # and without anything percent-encoded
+
+UNUSUAL, INCOMPLETE = 0, -1
+
+
+class Front(Protocol):
+    """The connection that a request came by."""
+
+    def reply(self, answer: bytes) -> None:
+        """Send a whole answer; the next request may follow."""
+        ...
+
+    @property
+    def last(self) -> bool:
+        """Whether the connection is closed after this answer."""
+        ...
+
+
+class Quick:
+    """The plain lookups of one process."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._plans = service.reader.heads.plans
+        self._templates: dict[str, Template] = {}
+        self._traits = TraitsCache()
+
+    def take(self, front: Front, data: bytes) -> int:
+        """Begin to answer the request that `data` starts with, and return how many bytes it takes.
+
+        `UNUSUAL` is no such request; `INCOMPLETE` might become one.
+        """
+        if data.startswith(GET):
+            return self._one(front, data)
+        if data.startswith(POST):
+            return self._many(front, data)
+        return UNUSUAL
+
+    def template(self, plan: Plan) -> Template:
+        """Return what writes the answers of a plan."""
+        template = self._templates.get(plan.head.pipeline)
+        if template is None or template.plan is not plan:
+            template = self._templates[plan.head.pipeline] = Template(plan, self.service.journal)
+        return template
+
+    def _one(self, front: Front, data: bytes) -> int:
+        started, end = perf_counter(), data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
+        if end < 0:
+            return INCOMPLETE if len(data) < MOST_HEAD_BYTES else UNUSUAL
+        target, traits = self._parts(data, len(GET), end)
+        pipeline, _, quoted = target.partition(b"/")
+        plan = self._plan(pipeline, traits)
+        if plan is None or traits is None or traits.length:
+            return UNUSUAL
+        key = _key(quoted, plan.head.limits)
+        if key is None:
+            return UNUSUAL
+        asked = One(self, front, traits.request_id, started)
+        asked.keys = (key,)
+        self.service.reader.ask(Question(plan, asked.keys, asked.answer))
+        return end + 4
+
+    def _many(self, front: Front, data: bytes) -> int:
+        started, end = perf_counter(), data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
+        if end < 0:
+            return INCOMPLETE if len(data) < MOST_HEAD_BYTES else UNUSUAL
+        target, traits = self._parts(data, len(POST), end)
+        plan = self._plan(target, traits)
+        if plan is None or traits is None or not traits.json or traits.length > MOST_BODY_BYTES:
+            return UNUSUAL
+        start = end + 4
+        past = start + traits.length
+        if len(data) < past:
+            return INCOMPLETE
+        keys = _keys(data[start:past], plan.head.limits)
+        if keys is None:
+            return UNUSUAL
+        asked = Many(self, front, traits.request_id, started)
+        asked.keys = keys
+        self.service.reader.ask(Question(plan, keys, asked.answer))
+        return past
+
+    def _parts(self, data: bytes, start: int, end: int) -> tuple[bytes, Traits | None]:
+        """Return what of the target is after `start`, and the traits; None for those of another version of HTTP."""
+        line = data.find(b"\r\n", start, end + 2)
+        past = line - len(VERSION)
+        if data[past:line] != VERSION:
+            return b"", None
+        return data[start:past], self._traits.of(data[line + 2 : end + 2])
+
+    def _plan(self, pipeline: bytes, traits: Traits | None) -> Plan | None:
+        """Return the kept plan of a pipeline, unless this caller may not read it."""
+        plan = self._plans.get(pipeline.decode("latin-1"))
+        keyring = self.service.keyring
+        if plan is None or traits is None or keyring.path is None:
+            return plan
+        caller = keyring.callers.get(traits.digest) if traits.digest else None
+        return plan if caller is not None and caller.may_read(plan.head.pipeline) else None
+
+
+class Asked:
+    """A lookup under way, and where its answer goes."""
+
+    __slots__ = ("front", "keys", "quick", "request_id", "started")
+    keys: Sequence[str]
+    method = route = ""
+
+    def __init__(self, quick: Quick, front: Front, request_id: str | None, started: float) -> None:
+        self.quick, self.front, self.started = quick, front, started
+        self.request_id = request_id or quick.service.journal.request_id()
+
+    def answer(self, plan: Plan, found: list[Found] | ServingError) -> None:
+        """Write the answer."""
+        if isinstance(found, ServingError):
+            return self._refuse(found)
+        template = self.quick.template(plan)
+        return self._write(template, template.told(self.keys, found, self.quick.service.clock.microseconds()))
+
+    def _write(self, template: Template, told: list[Told]) -> None:
+        raise NotImplementedError
+
+    def _send(self, body: str) -> None:
+        """Send an answer whose text is ASCII."""
+        now = time()
+        start = _start_of_last(int(now)) if self.front.last else _start(int(now))
+        self.front.reply(
+            f"{start}x-request-id: {self.request_id}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode("ascii")
+        )
+        self._note(now, 200)
+
+    def _refuse(self, fault: ServingError) -> None:
+        """Send the problem document that the application would send."""
+        status, headers, body = rendered(problem_of(fault, self.request_id))
+        now = time()
+        told = {
+            "Date": format_date_time(now),
+            "X-Request-ID": self.request_id,
+            "Content-Length": str(len(body)),
+            **headers,
+        }
+        told |= {"Connection": "close"} if self.front.last else {}
+        lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in told.items())
+        self.front.reply(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode("ascii") + body)
+        self._note(now, status)
+
+    def _note(self, now: float, status: int) -> None:
+        seconds = perf_counter() - self.started
+        self.quick.service.journal.note(
+            (now, self.request_id, self.method, self.route, status, seconds, len(self.keys))
+        )
+
+
+class One(Asked):
+    """A lookup of one key."""
+
+    __slots__ = ()
+    method, route = "GET", ONE
+
+    def _write(self, _: Template, told: list[Told]) -> None:
+        (one,) = told
+        if isinstance(one, str):
+            self._send(one)
+        else:
+            self._refuse(one)
+
+
+class Many(Asked):
+    """A lookup of several keys."""
+
+    __slots__ = ()
+    method, route = "POST", MANY
+
+    def _write(self, template: Template, told: list[Told]) -> None:
+        self._send(template.body(self.keys, told))
+
+
+def _key(quoted: bytes, limits: Limits) -> str | None:
+    """Return the key that stands in a target, unless it is unusual."""
+    if UNQUOTED.fullmatch(quoted):
+        return quoted.decode("ascii") if len(quoted) <= limits.key_bytes else None
+    if not TARGET.fullmatch(quoted):
+        return None
+    key = unquote_to_bytes(quoted)
+    if not 1 <= len(key) <= limits.key_bytes:
+        return None
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _keys(body: bytes, limits: Limits) -> list[str] | None:
+    """Return the keys of a body that has nothing else, and nothing unusual."""
+    try:
+        asked = json.loads(body.decode())
+        if type(asked) is not dict or list(asked) != ["keys"]:
+            return None
+        keys = asked["keys"]
+        if type(keys) is not list or not 1 <= len(keys) <= limits.batch or set(map(type, keys)) != {str}:
+            return None
+        sizes = list(map(len, map(str.encode, keys)))
+    except (ValueError, RecursionError):  # also for what is no UTF-8, and half characters
+        return None
+    return keys if min(sizes) >= 1 and max(sizes) <= limits.key_bytes else None
+
+
+@lru_cache(maxsize=4)
+def _start(since_1970: int) -> str:
+    return f"HTTP/1.1 200 OK\r\ndate: {format_date_time(since_1970)}\r\ncontent-type: application/json\r\n"
+
+
+@lru_cache(maxsize=4)
+def _start_of_last(since_1970: int) -> str:
+    return f"{_start(since_1970)}connection: close\r\n"
