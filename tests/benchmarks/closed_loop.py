@@ -29,18 +29,19 @@ WARM_S = 2
 
 @dataclass(frozen=True)
 class Target:
-    """Where keys are asked for, how (`get`, `batch`, `feast`), of how many keys, and which share is checked."""
+    """Where keys are asked for, how (`get`, `batch`, `feast`), of how many keys, which share is checked, by whom."""
 
     url: str
     path: str
     rows: int
     kind: str = "get"
     share: int = SHARE
+    api_key: str = ""
 
 
 def single(stage: Stage) -> Target:
     """Return our service, asked for single keys of the whole population."""
-    return Target(stage.live, f"/v1/scores/{PIPELINE}/", stage.population.rows)
+    return Target(stage.live, f"/v1/scores/{PIPELINE}/", stage.population.rows, api_key=stage.api_key)
 
 
 def vs_webdis(stage: Stage) -> Iterator[Result]:
@@ -60,7 +61,7 @@ def vs_fastapi(stage: Stage) -> Iterator[Result]:
 
 def batches(stage: Stage) -> Iterator[Result]:
     """Keys a second, a hundred in a request."""
-    target = Target(stage.live, f"/v1/scores/{PIPELINE}", stage.population.rows, kind="batch")
+    target = Target(stage.live, f"/v1/scores/{PIPELINE}", stage.population.rows, "batch", api_key=stage.api_key)
     requests_a_second(stage, target, WARM_S)
     rates = []
     for turn in range(stage.scale.rounds):
@@ -84,6 +85,7 @@ def alternating(stage: Stage, ours: Target, theirs: Target, peer: str) -> tuple[
 def requests_a_second(stage: Stage, target: Target, seconds: int) -> float:
     """Return the rate at which wrk got right answers; raise `Failed` for any that was not."""
     wrk = [*debian.program("wrk", stage.folder), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s"]
+    wrk += ["-H", f"X-API-Key: {target.api_key}"] if target.api_key else []
     arguments = ["--", str(target.rows), str(target.share), target.kind, target.path]
     done = subprocess.run(
         [*wrk, "-s", str(SCRIPT), target.url, *arguments], capture_output=True, text=True, check=False

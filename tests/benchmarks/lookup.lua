@@ -12,7 +12,7 @@ local function right(number, score)
   return value ~= nil and math.floor(value * STEPS + 0.5) == expected
 end
 
-local function post(body) return wrk.format("POST", path, { ["Content-Type"] = "application/json" }, body) end
+local function post(body) return wrk.format("POST", path, nil, body) end
 
 local ask = {
   get = function() return wrk.format("GET", path .. key()) end,
@@ -42,6 +42,7 @@ function init(arguments)
   rows, share, kind, path = tonumber(arguments[1]), tonumber(arguments[2]), arguments[3], arguments[4]
   answers, checked, wrong = 0, 0, 0
   math.randomseed(os.time() * 100 + id)
+  wrk.headers["Content-Type"] = kind ~= "get" and "application/json" or nil
 end
 
 function request() return ask[kind]() end

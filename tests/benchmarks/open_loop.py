@@ -76,6 +76,7 @@ def started(stage: Stage, rate: int, seconds: int) -> subprocess.Popen[bytes]:
     """Start to ask at a constant rate, for so many seconds; 0 is until it is told to end."""
     files = ["-targets", str(_targets(stage)), "-output", str(_results(stage))]
     how = ["-rate", f"{rate}/s", "-duration", f"{seconds}s", "-timeout", "10s", "-max-connections", str(CONNECTIONS)]
+    how += ["-header", f"X-API-Key: {stage.api_key}"]
     return stage.start("vegeta", [str(vegeta.program(stage.folder)), "attack", *files, *how])
 
 

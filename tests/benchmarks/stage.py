@@ -18,6 +18,7 @@ import httpx
 from pyspark.sql import SparkSession
 
 from jobs.session import spark_session
+from serving.apikeys import new_key
 from tests.benchmarks.population import DAY, PIPELINE, Population
 from tests.conftest import ROOT, await_port, free_port, redis_binary
 
@@ -50,6 +51,7 @@ class Stage:
     def __init__(self, folder: Path, scale: Scale, say: Callable[[str], None]) -> None:
         self.folder, self.scale, self.say = folder, scale, say
         self.population = Population(folder / f"population-{scale.rows}", scale.rows)
+        self.api_key, self._key_line = new_key("benchmark", [PIPELINE])
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -112,10 +114,12 @@ class Stage:
             time.sleep(0.1)
 
     def service(self, redis: int) -> str:
-        """Start the lookup service, one worker, on the Redis of that port; return its address."""
-        port = free_port()
+        """Start the lookup service, one worker, which asks for an API key, on a Redis; return its address."""
+        port, keys = free_port(), self.folder / "api-keys"
+        keys.write_text(self._key_line + "\n")
         url = f"http://127.0.0.1:{port}"
         where = {"SCORELINE_REDIS_URL": redis_url(redis), "SCORELINE_PORT": str(port)}
+        where["SCORELINE_API_KEYS_FILE"] = str(keys)
         self.web("service", [sys.executable, "-m", "serving"], f"{url}/readyz", **where)
         return url
 

@@ -50,7 +50,7 @@ def seen(stage: Stage, times: int, what: str) -> list[float]:
     def roll_back() -> None:
         stage.finish("rollback", stage.scoreline(redis, population, "rollback", PIPELINE))
 
-    with Commits(redis) as commits, Answers(page) as answers:
+    with Commits(redis) as commits, Answers(page, stage.api_key) as answers:
         for turn in range(times):
             found = until_seen(commits, answers, lambda: publish(run, redis_url(redis)))
             found = until_seen(commits, answers, roll_back) if what == "rollback" else found
@@ -125,8 +125,9 @@ class Commits(Watch):
 class Answers(Watch):
     """Asks for one key on one connection without a pause, and notes when another generation than before answers."""
 
-    def __init__(self, page: str) -> None:
+    def __init__(self, page: str, api_key: str) -> None:
         super().__init__()
+        self._headers = {"X-API-Key": api_key}
         self.changes: list[float] = []
         self._where = urlsplit(page)
 
@@ -140,7 +141,7 @@ class Answers(Watch):
                 known = answer["generation"]
 
     def _ask(self, connection: http.client.HTTPConnection) -> dict[str, Any]:
-        connection.request("GET", self._where.path)
+        connection.request("GET", self._where.path, headers=self._headers)
         answer = connection.getresponse()
         body: dict[str, Any] = json.loads(answer.read())
         if answer.status != 200 or not right(body["key"], body["score"]):
