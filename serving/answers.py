@@ -3,9 +3,9 @@
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field, Strict
 
-from serving.head import MOST_BATCH
+from serving.head import MOST_BATCH, Limits
 
 
 def _encodable(key: str) -> str:
@@ -81,9 +81,17 @@ class Keys(Frozen):
     """The keys of a batch lookup; how many at most is in the pipeline's limits."""
 
     # At the first fault it stops: a body may hold a million of them.
-    keys: Annotated[list[Key], FailFast(), Field(max_length=MOST_BATCH)]
+    keys: Annotated[
+        list[Key],
+        FailFast(),
+        Field(
+            max_length=MOST_BATCH,
+            description="So many at most, unless the pipeline's `max_keys` in `/v1/pipelines` is another number.",
+            json_schema_extra={"maxItems": Limits().batch},
+        ),
+    ]
     segment: Segment | None = None
-    max_age: MaxAge | None = None
+    max_age: Annotated[MaxAge | None, Strict()] = None
 
 
 class Batch(Frozen):

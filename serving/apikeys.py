@@ -91,7 +91,7 @@ class KeyRing:
             return ANYONE
         caller = self.callers.get(digest(key)) if key else None
         if caller is None:
-            what = "this API key is not known" if key else "this request has no API key"
+            what = "this API key is not known" if key else "this request has no API key, or two"
             raise CallerUnknown(f"{what}: send one as `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         return caller
 

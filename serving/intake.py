@@ -46,13 +46,14 @@ def require_utf8(request: Request) -> None:
 
 
 def presented_key(headers: Headers) -> str | None:
-    """Return the API key of a request, or None; names of headers are in lower case."""
-    found = dict(headers)
-    if (key := found.get(b"x-api-key")) is None:
-        scheme, _, key = found.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer":
-            return None
-    return key.strip().decode(errors="surrogateescape")
+    """Return the API key of a request, or None for none and for what contradicts it; names are in lower case."""
+    found, keys = dict(headers), set()
+    if (authorization := found.get(b"authorization")) is not None:
+        scheme, _, key = authorization.partition(b" ")
+        keys.add(key.strip() if scheme.lower() == b"bearer" else b"")
+    if b"x-api-key" in found:
+        keys.add(found[b"x-api-key"].strip())
+    return keys.pop().decode(errors="surrogateescape") if len(keys) == 1 else None
 
 
 def presented_id(headers: Headers) -> str | None:

@@ -136,7 +136,10 @@ def _answer(head: Head, asked: tuple[str, Found | KeyRefused], wish: Wish, now: 
     if head.fallback is not None:
         return _score(head, (key, head.as_of, head.fallback.score_of(wish.segment), "fallback"), now)
     if known is not None:
-        return AnswerTooOld(f"{key!r} has a score {known.age_seconds:.0f} s old, and {head.pipeline} no fallback")
+        return AnswerTooOld(
+            f"the score of {key!r} is as of {known.as_of}, more than {wish.max_age:g} s ago, and {head.pipeline} "
+            "declares no fallback"
+        )
     return unknown(head, key)
 
 

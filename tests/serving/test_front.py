@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import socket
 from collections.abc import Iterator
 from itertools import pairwise
@@ -11,6 +12,7 @@ import pytest
 from serving import exchange, front
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
 from serving.store import Store
+from tests.serving.conftest import process_at
 from tests.serving.inside import served
 from tests.serving.publishing import publish
 from tests.serving.raw import HOST, RawClient, get, post
@@ -111,6 +113,19 @@ def test_what_is_too_large_or_no_http_is_refused_with_a_problem(client: RawClien
     assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.json["type"] == f"urn:scoreline:problem:{code}"
     assert answer.json["request_id"] == answer.headers["x-request-id"]
+
+
+def test_more_connections_than_there_are_files_wait_for_their_turn(redis_url: str) -> None:
+    with process_at(redis_url) as (url, process):
+        with RawClient(url) as client:
+            assert client.ask(ONE).status == 200
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (40, 40))
+        crowd = [RawClient(url, seconds=60) for _ in range(60)]
+        for client in crowd:
+            client.socket.sendall(get("/v1/scores/front/a", "Connection: close"))
+        assert [client.receive().status for client in crowd] == [200] * 60
+        for client in crowd:
+            client.socket.close()
 
 
 def test_half_a_request_is_waited_for_and_then_refused(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
