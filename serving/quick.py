@@ -72,7 +72,7 @@ class Quick:
         return template
 
     def _one(self, front: Front, data: bytes) -> int:
-        started, end = perf_counter(), data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
+        end = data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
         if end < 0:
             return INCOMPLETE if len(data) < MOST_HEAD_BYTES else UNUSUAL
         target, traits = self._parts(data, len(GET), end)
@@ -83,13 +83,12 @@ class Quick:
         key = _key(quoted, plan.head.limits)
         if key is None:
             return UNUSUAL
-        asked = One(self, front, traits.request_id, started)
-        asked.keys = (key,)
-        self.service.reader.ask(Question(plan, asked.keys, asked.answer))
+        keys = (key,)
+        self.service.reader.ask(Question(plan, keys, One(self, front, traits, keys).answer))
         return end + 4
 
     def _many(self, front: Front, data: bytes) -> int:
-        started, end = perf_counter(), data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
+        end = data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
         if end < 0:
             return INCOMPLETE if len(data) < MOST_HEAD_BYTES else UNUSUAL
         target, traits = self._parts(data, len(POST), end)
@@ -103,9 +102,7 @@ class Quick:
         keys = _keys(data[start:past], plan.head.limits)
         if keys is None:
             return UNUSUAL
-        asked = Many(self, front, traits.request_id, started)
-        asked.keys = keys
-        self.service.reader.ask(Question(plan, keys, asked.answer))
+        self.service.reader.ask(Question(plan, keys, Many(self, front, traits, keys).answer))
         return past
 
     def _parts(self, data: bytes, start: int, end: int) -> tuple[bytes, Traits | None]:
@@ -130,12 +127,11 @@ class Asked:
     """A lookup under way, and where its answer goes."""
 
     __slots__ = ("front", "keys", "quick", "request_id", "started")
-    keys: Sequence[str]
     method = route = ""
 
-    def __init__(self, quick: Quick, front: Front, request_id: str | None, started: float) -> None:
-        self.quick, self.front, self.started = quick, front, started
-        self.request_id = request_id or quick.service.journal.request_id()
+    def __init__(self, quick: Quick, front: Front, traits: Traits, keys: Sequence[str]) -> None:
+        self.quick, self.front, self.keys, self.started = quick, front, keys, perf_counter()
+        self.request_id = traits.request_id or quick.service.journal.request_id()
 
     def answer(self, plan: Plan, found: list[Found] | ServingError) -> None:
         """Write the answer."""

@@ -43,7 +43,9 @@ def guarded(store: Store, redis_url: str, keys: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "header", [f"Authorization: Bearer {KEY}", f"authorization: bearer {KEY}", f"X-API-Key: {KEY}"]
+    "header",
+    [f"Authorization: Bearer {KEY}", f"authorization: bearer {KEY}", f"X-API-Key: {KEY}"],
+    ids=["bearer", "lower case", "own header"],  # the key is another one in each process
 )
 def test_a_key_opens_its_pipelines_and_no_others(guarded: str, header: str) -> None:
     with RawClient(guarded) as client:

@@ -3,21 +3,24 @@
 import asyncio
 import re
 import signal
+import socket
+import socketserver
 import subprocess
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from redis.crc import key_slot
 
 from serving.errors import SettingsError, StoreRefused, StoreUnavailable
-from serving.keys import head_key
+from serving.keys import claim_key, head_key
 from serving.reader import Reader
 from serving.settings import Settings, settings
 from serving.store import Store
@@ -136,6 +139,48 @@ def test_refused_credentials_are_told_at_once(
     with pytest.raises(StoreRefused, match=r"refuses this user: correct the credentials in SCORELINE_REDIS_URL"):
         ask(f"redis://{user}127.0.0.1:{port}/0")
     assert time.monotonic() - started < 5
+
+
+class Forwarder(socketserver.ThreadingTCPServer):
+    """An address before servers, as of a load balancer: new connections go to `port`, old ones stay where they are."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), Forwarded)
+        self.port = port
+        Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Forwarded(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Forwarder)
+        with socket.create_connection(("127.0.0.1", self.server.port)) as far:
+            back = Thread(target=copy, args=(far, self.request), daemon=True)
+            back.start()
+            copy(self.request, far)
+            back.join()
+
+
+def copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def test_a_job_follows_an_address_that_leads_to_another_master(servers: ExitStack, tmp_path: Path) -> None:
+    site = Site(tmp_path, servers)
+    old, new = site.start(), site.start()
+    address_of_both = servers.enter_context(Forwarder(old.port))
+    servers.callback(address_of_both.shutdown)
+    url = site.url("publisher", old).replace(str(old.port), str(address_of_both.server_address[1]))
+    with Store(url) as store:
+        assert store.claim("led", 1)
+        address_of_both.port = new.port
+        old.raw.replicaof("127.0.0.1", new.port)
+        assert store.claim("led", 2)
+    assert new.raw.get(claim_key("led")) == b"2"
 
 
 def test_a_job_gives_up_on_a_redis_that_hangs_within_the_documented_bound(servers: ExitStack, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ CONFIG = """
 KEY, LINE = new_key("tests", ["documented"])
 
 
-@pytest.mark.parametrize("header", [None, f"Authorization: Bearer {KEY}", f"X-API-Key: {KEY}"])
+@pytest.mark.parametrize(
+    "header", [None, f"Authorization: Bearer {KEY}", f"X-API-Key: {KEY}"], ids=["no key", "bearer", "own header"]
+)
 def test_the_service_does_what_its_document_says(
     store: Store, redis_url: str, servers: ExitStack, tmp_path: Path, header: str | None
 ) -> None:

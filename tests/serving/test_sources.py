@@ -147,14 +147,14 @@ def test_a_wish_that_cannot_be_is_refused(store: Store, service_url: str, wish: 
 
 
 def test_why_dates_are_not_live_is_listed_with_the_newest_first(store: Store, service_url: str) -> None:
-    go_live(store, "refused")
+    go_live(store, "shown-refusals")
     at = datetime(1998, 6, 3, 4, 5, 6, 7, tzinfo=UTC)
-    refusals = RefusalStore(store, "refused")
+    refusals = RefusalStore(store, "shown-refusals")
     decided = JUNE_2 + DAY + 14_706_000_007
     refusals.put(date(1998, 6, 1), Refusal("history only", "day 1", decided))
     refusals.put(date(1998, 6, 3), Refusal("rail breach", "day 3", decided))
     listed = httpx.get(f"{service_url}/v1/pipelines").json()["pipelines"]
-    (status,) = [each for each in listed if each["pipeline"] == "refused"]
+    (status,) = [each for each in listed if each["pipeline"] == "shown-refusals"]
     assert status["refusals"] == [
         {"as_of": "1998-06-03", "verdict": "rail breach", "reason": "day 3", "at": at.isoformat()[:-6] + "Z"},
         {"as_of": "1998-06-01", "verdict": "history only", "reason": "day 1", "at": at.isoformat()[:-6] + "Z"},

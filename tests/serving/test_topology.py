@@ -59,6 +59,16 @@ def test_slots_are_where_most_nodes_see_them() -> None:
     assert answered in {"a:1", "b:2"}
 
 
+def test_who_the_masters_are_is_asked_each_time_all_are_meant() -> None:
+    """One that has been replaced would be waited for, and the one in its place left out."""
+    route = route_of(NODES)
+    views = dict.fromkeys((A, B, C), shares(("a", 1), ("b", 2)))
+    for _ in range(2):
+        course = route.to_all(("INFO", "memory"))
+        assert asked(course) == {"a:1", "b:2", "c:3"}
+        assert asked(course, views) == {"a:1", "b:2"}
+
+
 def test_keys_that_never_arrive_are_given_up() -> None:
     course = route_of(NODES).to_keys([GET])
     next(course)
