@@ -178,9 +178,9 @@ def _read_task(generation: Generation, batches: Iterator[pa.RecordBatch]) -> Ite
     layout, token, total = generation.layout, generation.token, Tally()
     with Store(generation.redis_url) as store:
         for batch in batches:
-            buckets = batch.column(0).to_pylist()
-            for bucket, block in store.read_blocks(generation.pipeline, token, buckets):
-                total += audit(layout, token, bucket, block)
+            blocks = store.read_blocks(generation.pipeline, token, batch.column(0).to_pylist())
+            for part in in_batches(blocks, BATCH):
+                total += audit(layout, token, part)
     yield _row(total)
 
 

@@ -48,11 +48,8 @@ def write(store: Store, head: Head, scores: Scores) -> None:
     buckets = range(head.layout.buckets)
     blocks = pack_buckets(head.layout, head.token, buckets, *arrays(head.layout, scores))
     assert store.write_blocks(head.pipeline, head.token, blocks) == head.layout.buckets
-    found = sum(
-        (audit(head.layout, head.token, *pair) for pair in store.read_blocks(head.pipeline, head.token, buckets)),
-        start=Tally(),
-    )
-    assert found == Tally(head.rows, head.checksum)
+    found = list(store.read_blocks(head.pipeline, head.token, buckets))
+    assert audit(head.layout, head.token, found) == Tally(head.rows, head.checksum)
 
 
 def publish(store: Store, pipeline: str, token: int, scores: Scores, fallback: float | None = None) -> Head:

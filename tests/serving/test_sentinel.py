@@ -62,8 +62,8 @@ async def looked_up(reader: Link) -> Head | None:
         (blocks,) = await reader.ask([("MGET", *(block_key("followed", head.token, bucket) for bucket in buckets))])
     except StoreUnavailable:
         return None
-    parts = (audit(head.layout, head.token, *pair) for pair in zip(buckets, blocks, strict=True))
-    assert sum(parts, start=Tally()) == Tally(head.rows, head.checksum)
+    found = list(zip(buckets, blocks, strict=True))
+    assert audit(head.layout, head.token, found) == Tally(head.rows, head.checksum)
     return head
 
 
