@@ -3,6 +3,7 @@
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 from typing import Literal
 
@@ -186,6 +187,8 @@ class _Publication:
         if outcome != "live":
             raise self._overtaken(head, REFUSED[outcome])
         self.refusals.clear(self.run.as_of.date())
+        if standing.live is not None and standing.live.overtakes(head.as_of):
+            self._tell(instant(standing.live.as_of).date(), "rolled back", self.warrant.note)
         LOG.info("generation %d is live: %d scores", head.token, head.rows)
 
     def _overtaken(self, head: Head, why: str) -> Overtaken:
@@ -211,9 +214,12 @@ class _Publication:
         LOG.info("as of %s: %s, %s", self.run.as_of.date(), verdict, entry.note)
         self.ledger.write([(verdict, entry)])
         self._record(verdict, entry, measures)
-        refusal = Refusal(verdict, entry.note, microseconds(self.run.clock.now()))
+        self._tell(self.run.as_of.date(), verdict, entry.note)
+
+    def _tell(self, as_of: date, verdict: Verdict, reason: str) -> None:
+        """Say beside the head why a date is not live."""
         with suppress(ServingError):  # it is on record, and a full Redis must not fail a run that fills history
-            self.refusals.put(self.run.as_of.date(), refusal)
+            self.refusals.put(as_of, Refusal(verdict, reason, microseconds(self.run.clock.now())))
 
     def _record(self, verdict: str, entry: Entry, measures: list[Measure]) -> None:
         published = Measure("", "verdict", "", verdict in (LIVE, HISTORY), f"{verdict} {entry.note}".strip())

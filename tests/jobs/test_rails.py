@@ -141,7 +141,10 @@ def test_force_lets_an_older_date_go_live_in_an_epoch_of_its_own(
     head = store.head(NAME)
     assert head is not None
     assert (head.epoch, head.rows, head.as_of) == (2, 10, microseconds(older.as_of))
-    assert RefusalStore(store, NAME).read() == {}
+    taken_back = RefusalStore(store, NAME).read()
+    assert taken_back.keys() == {newer.as_of.date()}
+    assert taken_back[newer.as_of.date()].verdict == "rolled back"
+    assert taken_back[newer.as_of.date()].reason == f"forced: {FORCED.reason}"
     assert publish(older, jobs_redis_url, FORCED) == "live"
     assert [head.epoch for head in [store.head(NAME)] if head] == [3]
 
