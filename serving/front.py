@@ -33,6 +33,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, host: Host) -> None:
         self._host, self._loop = host, asyncio.get_running_loop()
+        self._take = host.quick.take
         self._held = b""  # the start of a request, or requests behind the one that is being answered
         self._quick = False  # whether a lookup is under way
         self._exchange: Exchange | None = None
@@ -98,8 +99,12 @@ class Connection(asyncio.Protocol):
     def reply(self, answer: bytes) -> None:
         """Send the whole answer of a plain lookup."""
         self._quick = False
-        self.write(answer)
-        self._next()
+        if not self._transport.is_closing():
+            self._transport.write(answer)
+        if self._held or self._choked or self._ended or self._host.stopping:
+            self._next()
+        else:
+            self._deadline = self._loop.time() + IDLE_SECONDS
 
     def write(self, data: bytes) -> None:
         """Send a part of an answer; nothing to a client that has gone."""
@@ -148,12 +153,13 @@ class Connection(asyncio.Protocol):
 
     def _advance(self, data: bytes) -> None:
         """Begin to answer the request that `data` starts with, or wait for the rest of it."""
-        taken = self._host.quick.take(self, data)
+        taken = self._take(self, data)
         if taken > 0:
-            self._quick, self._begun, self._held = True, False, data[taken:]
+            self._quick, self._begun, self._overdue = True, False, False
+            self._held = data[taken:] if len(data) > taken else b""
             return
         if not self._begun:
-            self._begun, self._deadline = True, self._loop.time() + REQUEST_SECONDS
+            self._begun, self._overdue, self._deadline = True, False, self._loop.time() + REQUEST_SECONDS
         if taken == INCOMPLETE:
             self._held = data
         else:
@@ -166,7 +172,7 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Go on after an answer."""
-        self._begun = self._overdue = False
+        self._begun = False
         if self._transport.is_closing() or self._choked:
             return
         if self._held:

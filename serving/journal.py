@@ -26,6 +26,15 @@ def known(method: str) -> str:
     return method if method in METHODS else "other"
 
 
+class LookedUp:
+    """A number of keys."""
+
+    __slots__ = ("keys",)
+
+    def __init__(self) -> None:
+        self.keys = 0
+
+
 class Timings:
     """The requests of one route by the seconds that they took; `counts` has one more than there are bounds."""
 
@@ -41,8 +50,9 @@ class Journal:
         self.writer = writer
         self.requests: Counter[tuple[str, str, int]] = Counter()  # by method, route and status
         self.timings: defaultdict[str, Timings] = defaultdict(Timings)
-        self.lookups: Counter[tuple[str, str]] = Counter()  # by pipeline and source
+        self.lookups: dict[tuple[str, str], LookedUp] = {}  # by pipeline and source
         self._entries: list[Entry] = []
+        self._lines: list[str] = []
         self._prefix = secrets.token_hex(6)
         self._numbers = count(1)
 
@@ -56,12 +66,12 @@ class Journal:
         if len(self._entries) >= AT_ONCE:
             self.fold()
 
-    def looked_up(self, pipeline: str, source: str, keys: int) -> None:
-        """Count keys of a lookup by where their answers came from."""
-        self.lookups[pipeline, source] += keys
+    def looked_up(self, pipeline: str, source: str) -> "LookedUp":
+        """Return what counts the keys whose answers came from a source."""
+        return self.lookups.setdefault((pipeline, source), LookedUp())
 
     def fold(self) -> None:
-        """Count and log what was noted."""
+        """Count what was noted, and write it down for `flush`."""
         entries, self._entries = self._entries, []
         if not entries:
             return
@@ -70,11 +80,18 @@ class Journal:
             timings = self.timings[route]
             timings.counts[bisect_left(SECONDS, seconds)] += 1
             timings.total += seconds
-        self.writer.write("".join(map(_line, entries)).encode())
+        self._lines.append("".join(map(_line, entries)))
+
+    def flush(self) -> None:
+        """Log what was noted; a few times a second, since the loop has to wait for the writer's thread each time."""
+        self.fold()
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self.writer.write("".join(lines).encode())
 
     def close(self) -> None:
         """Log what was noted, and end the log."""
-        self.fold()
+        self.flush()
         self.writer.close()
 
 

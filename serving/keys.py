@@ -1,7 +1,5 @@
 """The names of all keys in Redis; what stands in braces decides the slot in a cluster."""
 
-from collections.abc import Iterable
-
 PIPELINES = "scoreline:pipelines"
 PIPELINE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 
@@ -23,13 +21,13 @@ def refusals_key(pipeline: str) -> str:
 
 def block_key(pipeline: str, token: int, bucket: int) -> str:
     """Return the key of one block of the generation `token`."""
-    return f"scoreline:{{{pipeline}:{bucket}}}:{token}"
+    before, after = around_bucket(pipeline, token)
+    return f"{before}{bucket}{after}"
 
 
-def block_keys(pipeline: str, token: int, buckets: Iterable[int]) -> list[str]:
-    """Return the keys of several blocks: what `block_key` gives for each, in a fraction of the time."""
-    before, after = f"scoreline:{{{pipeline}:", f"}}:{token}"
-    return [f"{before}{bucket}{after}" for bucket in buckets]
+def around_bucket(pipeline: str, token: int) -> tuple[str, str]:
+    """Return what stands before the bucket and behind it in the keys of the blocks of the generation `token`."""
+    return f"scoreline:{{{pipeline}:", f"}}:{token}"
 
 
 def overlay_key(pipeline: str, epoch: int, bucket: int) -> str:

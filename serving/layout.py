@@ -1,7 +1,7 @@
 """Where a key lives in a generation, and how one value is read from a block; `blocks` writes what this reads."""
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -66,11 +66,18 @@ class Layout:
         """Return the bucket of a hash; it never falls as the hash rises, so hash order is bucket order."""
         return ((hashed >> 32) * self.buckets) >> 32
 
-    def placed(self, keys: Iterable[str]) -> tuple[list[int], list[int]]:
-        """Return the hashes of keys, and their buckets."""
+    def placer(self, before: str, after: str) -> Callable[[Sequence[str]], tuple[list[int], list[str]]]:
+        """Return what gives the hashes of keys and the names of their blocks: `before`, then the bucket, then `after`.
+
+        It does for many keys what `hash_of` and `bucket_of` do for one, in a fraction of the time.
+        """
         seed, buckets, hash_of = self.seed, self.buckets, xxhash.xxh64_intdigest
-        hashes = [hash_of(key.encode(), seed) for key in keys]
-        return hashes, [((hashed >> 32) * buckets) >> 32 for hashed in hashes]
+
+        def place(keys: Sequence[str]) -> tuple[list[int], list[str]]:
+            hashes = [hash_of(key.encode(), seed) for key in keys]
+            return hashes, [f"{before}{((hashed >> 32) * buckets) >> 32}{after}" for hashed in hashes]
+
+        return place
 
     def hash_sql(self, key: str) -> str:
         """Return the Spark SQL of `hash_of` for the string expression `key`: a BIGINT of the same 64 bits."""

@@ -116,7 +116,7 @@ class Lookup:
         answers = [_answer(head, (key, row), wish, now) for key, row in zip(keys, rows, strict=True)]
         sources = Counter(answer.source if isinstance(answer, Score) else "none" for answer in answers)
         for source, count in sources.items():
-            self.journal.looked_up(pipeline, source, count)
+            self.journal.looked_up(pipeline, source).keys += count
         return head, answers
 
 

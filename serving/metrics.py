@@ -44,8 +44,8 @@ class Metrics:
         lookups = CounterMetricFamily(
             "scoreline_lookups", "Keys looked up, by where the answer came from.", labels=("pipeline", "source")
         )
-        for labels, count in self._journal.lookups.items():
-            lookups.add_metric(labels, count)
+        for labels, looked_up in self._journal.lookups.items():
+            lookups.add_metric(labels, looked_up.keys)
         yield lookups
         yield _counter(
             "scoreline_log_pieces_dropped", "Pieces of the log that nobody took.", self._journal.writer.dropped

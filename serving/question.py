@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from serving.errors import ServingError, TornGeneration
 from serving.head import Head, Overlay
-from serving.keys import block_keys, head_key, overlay_key
+from serving.keys import around_bucket, head_key, overlay_key
 from serving.layout import Row
 from serving.overlay import EntryCodec
 from serving.route import Command, Reply
@@ -29,6 +29,7 @@ class Plan:
     def __init__(self, record: bytes, head: Head) -> None:
         self.record, self.head = record, head
         self.resolve: Command = ("GET", head_key(head.pipeline))
+        self.place = head.layout.placer(*around_bucket(head.pipeline, head.token))
         self.find = head.layout.finder(head.token)
         self.checked = -inf  # when the record was last read, by the monotonic clock
 
@@ -44,22 +45,21 @@ Answer = Callable[[Plan, "list[Found] | ServingError"], None]
 class Question:
     """Keys to look up in the generation that a plan names; `answer` takes one `Found` for each, in order, or a fault.
 
-    Attributes are the keys, and for each of them its hash, the name of its block and the command for its entry.
+    Until its round trip begins, keys may be added.
     """
 
-    __slots__ = ("answer", "entries", "hashes", "keys", "names", "plan", "torn")
+    __slots__ = ("answer", "begun", "entries", "hashes", "keys", "names", "plan", "torn")
 
     def __init__(self, plan: Plan, keys: Sequence[str], answer: Answer) -> None:
-        self.keys, self.answer, self.torn = keys, answer, False
-        self.turn(plan)
+        self.plan, self.keys, self.answer = plan, keys, answer
+        self.begun = self.torn = False
 
-    def turn(self, plan: Plan) -> None:
-        """Ask for the keys in the generation of `plan` from now on."""
-        head, layout = plan.head, plan.head.layout
-        self.plan = plan
-        self.hashes, buckets = layout.placed(self.keys)
-        self.names = block_keys(head.pipeline, head.token, buckets)
-        self.entries = self._entries(head.overlay) if head.overlay is not None else []
+    def begin(self) -> None:
+        """Find each key's hash, the name of its block, and the command for its entry in the overlay."""
+        self.begun = True
+        self.hashes, self.names = self.plan.place(self.keys)
+        overlay = self.plan.head.overlay
+        self.entries = self._entries(overlay) if overlay is not None else []
 
     def _entries(self, overlay: Overlay) -> list[Command]:
         head, spread = self.plan.head, overlay.spread

@@ -13,17 +13,17 @@ from typing import Protocol
 from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import format_date_time
 
-from serving.errors import ServingError
+from serving.errors import ServingError, StoreUnavailable
 from serving.head import Limits
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
 from serving.problems import problem_of, rendered
 from serving.question import Found, Plan, Question
 from serving.service import Service
-from serving.template import Template, Told
+from serving.template import Template
 from serving.traits import Traits, TraitsCache
 
 GET, POST = b"GET /v1/scores/", b"POST /v1/scores/"
-ONE, MANY = "/v1/scores/{pipeline}/{key}", "/v1/scores/{pipeline}"
+ONE, MANY = ("GET", "/v1/scores/{pipeline}/{key}"), ("POST", "/v1/scores/{pipeline}")
 VERSION = b" HTTP/1.1"
 TARGET = re.compile(rb"[\x21-\x3e\x40-\x7e]+")  # without a query
 UNQUOTED = re.compile(rb"[\x21-\x24\x26-\x3e\x40-\x7e]+")  # and without anything percent-encoded
@@ -44,6 +44,10 @@ class Front(Protocol):
         ...
 
 
+Route = tuple[str, str]  # method and route
+Asker = tuple[Front, str | None, float]  # its connection, the id that it gave, and when it asked
+
+
 class Quick:
     """The plain lookups of one process."""
 
@@ -51,6 +55,7 @@ class Quick:
         self.service = service
         self._plans = service.reader.heads.plans
         self._templates: dict[str, Template] = {}
+        self._crowds: dict[str, Crowd] = {}
         self._traits = TraitsCache()
 
     def take(self, front: Front, data: bytes) -> int:
@@ -83,8 +88,7 @@ class Quick:
         key = _key(quoted, plan.head.limits)
         if key is None:
             return UNUSUAL
-        keys = (key,)
-        self.service.reader.ask(Question(plan, keys, One(self, front, traits, keys).answer))
+        self._crowd(plan).add(key, (front, traits.request_id, perf_counter()))
         return end + 4
 
     def _many(self, front: Front, data: bytes) -> int:
@@ -102,8 +106,17 @@ class Quick:
         keys = _keys(data[start:past], plan.head.limits)
         if keys is None:
             return UNUSUAL
-        self.service.reader.ask(Question(plan, keys, Many(self, front, traits, keys).answer))
+        asked = Many(self, (front, traits.request_id, perf_counter()), keys)
+        self.service.reader.ask(Question(plan, keys, asked.answer))
         return past
+
+    def _crowd(self, plan: Plan) -> "Crowd":
+        """Return the crowd of a plan that others can still join."""
+        crowd = self._crowds.get(plan.head.pipeline)
+        if crowd is None or crowd.question.begun or crowd.question.plan is not plan:
+            crowd = self._crowds[plan.head.pipeline] = Crowd(self, plan)
+            self.service.reader.ask(crowd.question)
+        return crowd
 
     def _parts(self, data: bytes, start: int, end: int) -> tuple[bytes, Traits | None]:
         """Return what of the target is after `start`, and the traits; None for those of another version of HTTP."""
@@ -122,80 +135,77 @@ class Quick:
         caller = keyring.callers.get(traits.digest) if traits.digest else None
         return plan if caller is not None and caller.may_read(plan.head.pipeline) else None
 
+    def send(self, asker: Asker, route: Route, body: str, keys: int) -> None:
+        """Send an answer whose text is ASCII."""
+        front, request_id, started = asker
+        now, request_id = time(), request_id or self.service.journal.request_id()
+        start = _start_of_last(int(now)) if front.last else _start(int(now))
+        front.reply(f"{start}x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode("ascii"))
+        self.service.journal.note((now, request_id, *route, 200, perf_counter() - started, keys))
 
-class Asked:
-    """A lookup under way, and where its answer goes."""
+    def refuse(self, asker: Asker, route: Route, fault: ServingError, keys: int) -> None:
+        """Send the problem document that the application would send."""
+        front, request_id, started = asker
+        now, request_id = time(), request_id or self.service.journal.request_id()
+        status, headers, body = rendered(problem_of(fault, request_id))
+        told = {"Date": format_date_time(now), "X-Request-ID": request_id, "Content-Length": str(len(body)), **headers}
+        told |= {"Connection": "close"} if front.last else {}
+        lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in told.items())
+        front.reply(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode("ascii") + body)
+        self.service.journal.note((now, request_id, *route, status, perf_counter() - started, keys))
 
-    __slots__ = ("front", "keys", "quick", "request_id", "started")
-    method = route = ""
 
-    def __init__(self, quick: Quick, front: Front, traits: Traits, keys: Sequence[str]) -> None:
-        self.quick, self.front, self.keys, self.started = quick, front, keys, perf_counter()
-        self.request_id = traits.request_id or quick.service.journal.request_id()
+class Crowd:
+    """Lookups of one key each that come in one turn of the event loop: one question asks for all of them."""
+
+    def __init__(self, quick: Quick, plan: Plan) -> None:
+        self._quick, self._keys, self._askers = quick, list[str](), list[Asker]()
+        self.question = Question(plan, self._keys, self.answer)
+
+    def add(self, key: str, asker: Asker) -> None:
+        """Ask for one more key."""
+        self._keys.append(key)
+        self._askers.append(asker)
+
+    def answer(self, plan: Plan, found: list[Found] | ServingError) -> None:
+        """Write all answers."""
+        if isinstance(found, ServingError):
+            self._fail(plan, found)
+            return
+        template = self._quick.template(plan)
+        told = template.told(self._keys, found, self._quick.service.clock.microseconds())
+        for asker, one in zip(self._askers, told, strict=True):
+            if isinstance(one, str):
+                self._quick.send(asker, ONE, one, 1)
+            else:
+                self._quick.refuse(asker, ONE, one, 1)
+
+    def _fail(self, plan: Plan, fault: ServingError) -> None:
+        """Refuse those whom a fault is about: what is wrong with one block or entry says nothing of the others."""
+        if len(self._keys) == 1 or isinstance(fault, StoreUnavailable):
+            for asker in self._askers:
+                self._quick.refuse(asker, ONE, fault, 1)
+            return
+        for key, asker in zip(self._keys, self._askers, strict=True):
+            alone = Crowd(self._quick, plan)
+            alone.add(key, asker)
+            self._quick.service.reader.ask(alone.question)
+
+
+class Many:
+    """A lookup of several keys."""
+
+    def __init__(self, quick: Quick, asker: Asker, keys: Sequence[str]) -> None:
+        self._quick, self._asker, self._keys = quick, asker, keys
 
     def answer(self, plan: Plan, found: list[Found] | ServingError) -> None:
         """Write the answer."""
         if isinstance(found, ServingError):
-            return self._refuse(found)
-        template = self.quick.template(plan)
-        return self._write(template, template.told(self.keys, found, self.quick.service.clock.microseconds()))
-
-    def _write(self, template: Template, told: list[Told]) -> None:
-        raise NotImplementedError
-
-    def _send(self, body: str) -> None:
-        """Send an answer whose text is ASCII."""
-        now = time()
-        start = _start_of_last(int(now)) if self.front.last else _start(int(now))
-        self.front.reply(
-            f"{start}x-request-id: {self.request_id}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode("ascii")
-        )
-        self._note(now, 200)
-
-    def _refuse(self, fault: ServingError) -> None:
-        """Send the problem document that the application would send."""
-        status, headers, body = rendered(problem_of(fault, self.request_id))
-        now = time()
-        told = {
-            "Date": format_date_time(now),
-            "X-Request-ID": self.request_id,
-            "Content-Length": str(len(body)),
-            **headers,
-        }
-        told |= {"Connection": "close"} if self.front.last else {}
-        lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in told.items())
-        self.front.reply(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode("ascii") + body)
-        self._note(now, status)
-
-    def _note(self, now: float, status: int) -> None:
-        seconds = perf_counter() - self.started
-        self.quick.service.journal.note(
-            (now, self.request_id, self.method, self.route, status, seconds, len(self.keys))
-        )
-
-
-class One(Asked):
-    """A lookup of one key."""
-
-    __slots__ = ()
-    method, route = "GET", ONE
-
-    def _write(self, _: Template, told: list[Told]) -> None:
-        (one,) = told
-        if isinstance(one, str):
-            self._send(one)
-        else:
-            self._refuse(one)
-
-
-class Many(Asked):
-    """A lookup of several keys."""
-
-    __slots__ = ()
-    method, route = "POST", MANY
-
-    def _write(self, template: Template, told: list[Told]) -> None:
-        self._send(template.body(self.keys, told))
+            self._quick.refuse(self._asker, MANY, found, len(self._keys))
+            return
+        template = self._quick.template(plan)
+        told = template.told(self._keys, found, self._quick.service.clock.microseconds())
+        self._quick.send(self._asker, MANY, template.body(self._keys, told), len(self._keys))
 
 
 def _key(quoted: bytes, limits: Limits) -> str | None:

@@ -94,6 +94,8 @@ class Reader:
 
     async def _round(self, questions: list[Question]) -> None:
         """Ask all in one round trip: heads first, then blocks, then entries of overlays."""
+        for question in questions:
+            question.begin()
         plans = list(dict.fromkeys([question.plan for question in questions]))
         commands = [plan.resolve for plan in plans]
         commands.append(("MGET", *[name for question in questions for name in question.names]))
@@ -116,18 +118,18 @@ class Reader:
     def _settle(
         self, question: Question, live: Plan | ServingError, blocks: Sequence[bytes | None], entries: Sequence[Reply]
     ) -> None:
-        if isinstance(live, ServingError):
-            _tell(question, live)
-        elif live is not question.plan:  # another generation has gone live: its blocks are asked for now
-            question.turn(live)
-            self.ask(question)
-        else:
+        if live is question.plan:
             self._read(question, blocks, entries)
+        elif isinstance(live, ServingError):
+            _tell(question, live)
+        else:  # another generation has gone live: its blocks are asked for now
+            question.plan = live
+            self.ask(question)
 
     def _read(self, question: Question, blocks: Sequence[bytes | None], entries: Sequence[Reply]) -> None:
         found: list[Found] | ServingError
         try:
-            found = question.read(blocks, [self.link.accept(entry) for entry in entries])
+            found = question.read(blocks, [self.link.accept(entry) for entry in entries] if entries else entries)
         except TornGeneration as fault:
             if not question.torn:  # perhaps it was removed just now: the head will say
                 question.torn = True

@@ -81,7 +81,7 @@ class Server:
         for connection in list(self.connections):
             connection.expire(now)
         self._keyring.refresh()
-        self.journal.fold()
+        self.journal.flush()
 
     async def _end(self) -> None:
         self.stopping = True

@@ -14,6 +14,7 @@ from serving.lookup import unknown
 from serving.problems import problem_of
 from serving.question import Found, Fresher, Plan
 
+SOURCES = ("batch", "stream", "fallback", "none")
 COMPACT = (",", ":")
 Told = str | UnknownKey  # the JSON of an answer, or why there is none
 
@@ -24,7 +25,9 @@ class Template:
     def __init__(self, plan: Plan, journal: Journal) -> None:
         head = plan.head
         model = json.dumps({"name": head.model.name, "version": head.model.version}, separators=COMPACT)
-        self.plan, self._journal = plan, journal
+        self.plan = plan
+        self._from = {source: journal.looked_up(head.pipeline, source) for source in SOURCES}
+        self._own = self._from["batch"]
         self._place, self._as_of, self._since = head.layout.places[SCORE], head.as_of, _since(head.as_of)
         self._batch = f',"source":"batch","generation":{head.token},"model":{model}}}'
         self._stream = f',"source":"stream","generation":{head.token},"model":{model}}}'
@@ -35,9 +38,7 @@ class Template:
         place, other = self._place, self._other
         tail = f"{self._since}{_seconds(now - self._as_of)}{self._batch}"
         # What is no plain tuple, None or a Fresher, is rarer.
-        own = list(map(type, found)).count(tuple)
-        if own:
-            self._journal.looked_up(self.plan.head.pipeline, "batch", own)
+        self._own.keys += list(map(type, found)).count(tuple)
         return [
             f'{{"key":{encode_basestring_ascii(key)},"score":{float(known[place])!r}{tail}'  # type: ignore[arg-type]  # reason: mypy takes a Fresher for a tuple
             if type(known) is tuple
@@ -55,13 +56,13 @@ class Template:
         head = self.plan.head
         start = f'{{"key":{encode_basestring_ascii(key)},"score":'
         if known is not None:
-            self._journal.looked_up(head.pipeline, "stream", 1)
+            self._from["stream"].keys += 1
             as_of, row = cast("Fresher", known)
             return f"{start}{float(row[self._place])!r}{_since(as_of)}{_seconds(now - as_of)}{self._stream}"
         if head.fallback is not None:
-            self._journal.looked_up(head.pipeline, "fallback", 1)
+            self._from["fallback"].keys += 1
             return f"{start}{head.fallback.score!r}{self._since}{_seconds(now - self._as_of)}{self._fallback}"
-        self._journal.looked_up(head.pipeline, "none", 1)
+        self._from["none"].keys += 1
         return unknown(head, key)
 
 

@@ -29,12 +29,12 @@ class TraitsCache:
     """Finds the traits of blocks of header lines; only those that will come again are kept."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, Traits | None] = {}
+        self._kept: dict[bytes, Traits] = {}
 
     def of(self, block: bytes) -> Traits | None:
         """Return the traits of header lines, each with its end, or None where they are not those of a plain request."""
-        if block in self._kept:
-            return self._kept[block]
+        if (kept := self._kept.get(block)) is not None:
+            return kept
         traits = traits_of(block)
         if traits is not None and traits.request_id is None:
             if len(self._kept) >= MOST_KEPT:

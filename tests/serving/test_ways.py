@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
+import numpy as np
 import pytest
+import redis
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serving.blocks import tally
 from serving.head import Fallback, Head, Limits, Overlay
+from serving.keys import block_key
 from serving.layout import Layout
 from serving.overlay import Fresh, OverlayStore
 from serving.quick import INCOMPLETE, UNUSUAL, Quick
@@ -56,6 +59,12 @@ def published(store: Store, pipeline: str, **changes: Any) -> Head:
     if head.overlay is not None:
         OverlayStore(store).write(head, FRESH)
     return head
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(redis_url) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +129,16 @@ def test_several_keys(connection: RawClient, pipeline: str, body: bytes) -> None
 
 
 class Nowhere:
-    """A connection whose answers nobody wants."""
+    """A connection that leads nowhere, and keeps the answers."""
 
     last = False
 
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+
     def reply(self, answer: bytes) -> None:
-        """Drop it."""
+        """Keep it."""
+        self.answers.append(answer)
 
 
 TAKEN = {
@@ -189,3 +202,61 @@ def test_what_is_unusual_is_answered_all_the_same(service_url: str, heads: list[
     request, status = UNTAKEN[case]
     with RawClient(service_url) as opened:
         assert opened.ask(request).status == status
+
+
+def in_one_turn(redis_url: str, keys: list[str]) -> list[bytes]:
+    """Return the answers to lookups of "ways-plain" that come in one turn of the event loop."""
+
+    async def session() -> list[bytes]:
+        service = Service.by(Settings(redis_url=redis_url))
+        quick, fronts = Quick(service), [Nowhere() for _ in keys]
+        try:
+            await service.reader.heads.resolve("ways-plain")
+            for front, key in zip(fronts, keys, strict=True):
+                assert quick.take(front, get(f"/v1/scores/ways-plain/{key}")) > 0
+            async with asyncio.timeout(20):
+                while not all(front.answers for front in fronts):
+                    await asyncio.sleep(0.01)
+        finally:
+            await service.close()
+        return [answer for front in fronts for answer in front.answers]
+
+    return asyncio.run(session())
+
+
+def test_lookups_of_one_turn_share_a_round_trip_and_have_their_own_answers(
+    heads: list[Head], redis_url: str, raw: "redis.Redis"
+) -> None:
+    raw.config_resetstat()
+    answers = in_one_turn(redis_url, ["k1", "unknown", "k2", "k1"])
+    assert raw.info("commandstats")["cmdstat_mget"]["calls"] == 1
+    found = [json.loads(answer.partition(b"\r\n\r\n")[2]) for answer in answers]
+    assert [each.get("key", each.get("type", "")) for each in found] == [
+        "k1",
+        "urn:scoreline:problem:unknown-key",
+        "k2",
+        "k1",
+    ]
+    assert [np.float32(found[place]["score"]) for place in (0, 2, 3)] == [
+        np.float32(SCORES[key]) for key in ("k1", "k2", "k1")
+    ]
+
+
+@pytest.mark.parametrize("damage", [b"junk", None], ids=["corrupt", "missing"])
+def test_a_damaged_block_fails_none_but_its_own_keys(
+    heads: list[Head], redis_url: str, raw: "redis.Redis", damage: bytes | None
+) -> None:
+    layout = heads[0].layout
+    bucket = layout.bucket_of(layout.hash_of("k1"))
+    name = block_key("ways-plain", 7, bucket)
+    sound = cast("bytes", raw.get(name))
+    try:
+        raw.delete(name) if damage is None else raw.set(name, damage)
+        others = [
+            key for key in SCORES if key.isalnum() and key.isascii() and layout.bucket_of(layout.hash_of(key)) != bucket
+        ][:3]
+        statuses = [answer.split()[1] for answer in in_one_turn(redis_url, [*others, "k1", *others])]
+    finally:
+        raw.set(name, sound)
+    assert others
+    assert statuses == [b"200"] * len(others) + [b"503"] + [b"200"] * len(others)
