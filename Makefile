@@ -22,8 +22,8 @@ soak: setup ## the large versions of the tests
 lint: setup ## style, types, and the layers of the packages
 	@$(TOOLS) && ruff check . && ruff format --check . && mypy && lint-imports
 
-bench: setup ## measure speeds beside real peers, and print tables
-	@$(TOOLS) && python -m tests.benchmarks
+bench: setup ## measure speeds beside real peers, and print a table (ONLY=name, QUICK=1)
+	@$(TOOLS) && python -m tests.benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
 up: setup ## start Redis, MLflow, Airflow and the lookup service, and say where they are
 	@var/venv/bin/python -m infra.embedded up
@@ -42,3 +42,6 @@ lock: setup ## pin the newest allowed versions with their hashes; no addresses
 	@var/venv/bin/uv pip compile --upgrade --universal --python-version 3.11 --fork-strategy fewest --all-extras \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
 		pyproject.toml --output-file requirements.lock
+	@var/venv/bin/uv pip compile --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
+		infra/bench/feast.in --output-file infra/bench/feast.lock

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, chain, timezone
+from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Param, chain, timezone
 from airflow.sdk.exceptions import AirflowException
 
 import jobs.spec
@@ -20,6 +20,17 @@ APPLICATION = Path(jobs.spec.__file__).parents[1] / "__main__.py"
 DAY = ["--day", "{{ logical_date | ds }}", "--run-id", "{{ run_id }}"]
 RESOLVED = "ti.xcom_pull(task_ids='resolve_model')"
 MODEL = ["--model-version", f"{{{{ {RESOLVED}['version'] }}}}", "--model-digest", f"{{{{ {RESOLVED}['digest'] }}}}"]
+# One argument, whatever the reason is: an empty one asks for nothing.
+FORCE = ["--force={{ params.force }}"]
+ARGUMENTS = {"score": MODEL, "publish": FORCE}
+PARAMS = {
+    "force": Param(
+        "",
+        type="string",
+        title="Force the publication, because",
+        description="Let these scores go live against the rails and the order of dates; the reason goes on record.",
+    )
+}
 LONGEST_RETRY_DELAY = timedelta(hours=1)
 
 
@@ -54,6 +65,7 @@ def build(pipeline: Pipeline) -> DAG:
         catchup=False,
         max_active_runs=schedule.max_active_runs,
         tags=list(pipeline.tags),
+        params=PARAMS,
         default_args=_task_defaults(pipeline),
         auto_register=False,
     )
@@ -126,7 +138,7 @@ def _submit(job: str, pipeline: str, **others: Any) -> SubmitJob:
         conn_id="spark_default",
         pool="spark",
         application=str(APPLICATION),
-        application_args=[job, pipeline, *DAY, *(MODEL if job == "score" else [])],
+        application_args=[job, pipeline, *DAY, *ARGUMENTS.get(job, [])],
         name=f"scoreline {job} {pipeline}",
         **others,
     )

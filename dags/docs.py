@@ -36,6 +36,9 @@ that are at least as new as the live ones are published.
 | run a day with today's champion | delete its run and trigger the day anew: the model is recorded for a run |
 | load history | `scoreline ingest {name} --from DAY --to DAY`: one job, not hundreds of runs |
 | take a model back | move the alias `{alias}` in MLflow to the version before; runs that start from then on use it |
+| go back to the generation before | pause the DAG, then `scoreline rollback {name}`: at once, without a run |
+| see what is live, and why a date is not | `scoreline status {name}` |
+| publish against the rails, or an older date | trigger its day with the parameter `force`: the reason, kept on record |
 | schedule on it (a backfill updates it) | `schedule=[Asset(name="{name}.scores", uri="x-scoreline://scores/{name}")]` |
 
 ## Days that cannot run
@@ -65,6 +68,8 @@ Without the pool, Airflow never schedules the Spark tasks: they wait, and no err
 | ingest, score | the data broke an expectation; nothing of it is visible, what was live still is \
 | open the report that the message names, mend the data, clear the task |
 | score | the champion knows labels from after that day | train one with an earlier `--as-of`, or run a later day |
+| publish | the scores are further from the live ones than the pipeline's rails allow; what was live still is \
+| mend the data and score again, or force it |
 | resolve_model, publish | MLflow or Redis is away | Airflow tries again by itself, {patience} times |
 
 JobRefused, LandingMissing and RunRefused are about the data or the run itself: Airflow does not retry these.

@@ -3,25 +3,18 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobs.errors import ScorelineError, SpecError
 from jobs.log import configure_logging
-from jobs.spec import Pipeline, Settings, load_pipeline, load_pipelines, missing_files, settings
-
-if TYPE_CHECKING:
-    from jobs.run import Run
+from jobs.operations import OPERATIONS
+from jobs.spec import Pipeline, load_pipelines, missing_files, settings
+from jobs.start import PIPELINE, RUN_ID, declared_pipeline, started_run
 
 DAY = click.DateTime(["%Y-%m-%d"])
-PIPELINE = click.argument("pipeline")
-RUN_ID = click.option("--run-id", default="manual", show_default=True, help="Who asks; it is written on every row.")
 ONE_DAY = click.option("--day", type=DAY, required=True, help="The data interval [day, day + 1); its as_of is day + 1.")
 
 
@@ -75,13 +68,17 @@ def score(pipeline: str, run_id: str, day: datetime, model_version: str | None, 
 @PIPELINE
 @RUN_ID
 @ONE_DAY
-def publish(pipeline: str, run_id: str, day: datetime) -> None:
+@click.option("--force", metavar="REASON", default="", help="Publish against rails and order; on record; empty: don't.")
+def publish(pipeline: str, run_id: str, day: datetime, force: str) -> None:
     """Publish the scores of a day to Redis."""
     with started_run(pipeline, day.date(), run_id, "jobs.publish") as run:
+        from jobs.publish import DUE, Warrant
         from jobs.publish import publish as publish_day
         from serving.settings import settings as serving_settings
 
-        click.echo(publish_day(run, serving_settings().redis_url))
+        reason = " ".join(force.split())
+        warrant = Warrant("forced", reason) if reason else DUE
+        click.echo(publish_day(run, serving_settings().redis_url, warrant))
 
 
 @cli.command()
@@ -95,7 +92,7 @@ def train(pipeline: str, as_of: datetime, alias: str | None, if_missing: bool) -
     from jobs.training import has_champion
     from jobs.training import train as train_model
 
-    declared, found = _declared(pipeline)
+    declared, found = declared_pipeline(pipeline)
     declared = _under(declared, alias or declared.model.alias)
     if if_missing and has_champion(declared, found):
         click.echo(f"{declared.model.name}@{declared.model.alias} is there; nothing to do")
@@ -117,7 +114,7 @@ def resolve_model(pipeline: str, run_id: str, recorded_as: str | None) -> None:
     """Resolve the alias to a version, once a run, and print it as JSON."""
     from jobs.registry import resolve_for_run
 
-    declared, found = _declared(pipeline)
+    declared, found = declared_pipeline(pipeline)
     version = resolve_for_run(found.mlflow_uri, declared, recorded_as or run_id)
     click.echo(json.dumps({"name": version.name, "version": version.version, "digest": version.digest}))
 
@@ -130,7 +127,7 @@ def promote_model(pipeline: str, version: str) -> None:
     from jobs.registry import promote
     from serving.settings import settings as serving_settings
 
-    declared, found = _declared(pipeline)
+    declared, found = declared_pipeline(pipeline)
     newest = declared.schedule.newest_as_of(serving_settings().clock.now())
     promoted = promote(found.mlflow_uri, declared, version, newest)
     click.echo(f"{promoted.name} version {promoted.version} is the {declared.model.alias}")
@@ -144,7 +141,7 @@ def summary(pipeline: str, run_id: str, day: datetime) -> None:
     """Sum up what a run did, from the tables and without Spark."""
     from jobs.summary import summarise
 
-    declared, found = _declared(pipeline)
+    declared, found = declared_pipeline(pipeline)
     click.echo(summarise(found, declared, day.date(), run_id))
 
 
@@ -166,39 +163,29 @@ def schema() -> None:
     click.echo(json.dumps(Pipeline.model_json_schema(), indent=2))
 
 
+@cli.group("api-key")
+def api_key() -> None:
+    """The keys with which apps read scores."""
+
+
+@api_key.command("new")
+@click.argument("name")
+@click.option("--pipeline", "names", multiple=True, required=True, help="One that the key may read; * for all of them.")
+def new_api_key(name: str, names: tuple[str, ...]) -> None:
+    """Make a key for NAME: print it, once, and the line that the service's file of keys needs."""
+    from serving.apikeys import new_key
+
+    key, line = new_key(name, names)
+    click.echo(f"key, shown only now: {key}")
+    click.echo(f"line for the file that SCORELINE_API_KEYS_FILE names: {line}")
+
+
 @cli.command()
 def serve() -> None:
     """Run the lookup service (the same as `python -m serving`)."""
     import os
 
     os.execv(sys.executable, [sys.executable, "-m", "serving"])  # noqa: S606  reason: our own module, no shell
-
-
-@contextmanager
-def started_run(pipeline: str, day: date, run_id: str, *modules: str) -> "Iterator[Run]":
-    """Give a run with its Spark session, and stop that at the end.
-
-    `modules` are what the job will import: Python reads them while Java starts, which saves some seconds of a job.
-    """
-    from jobs.lake import Lake
-    from jobs.run import Run
-    from jobs.session import spark_session
-    from serving.settings import settings as serving_settings
-
-    declared, found = _declared(pipeline)
-    clock = serving_settings().clock  # before Spark: a wrong setting should not cost a cold start
-    with ThreadPoolExecutor(1) as beside:
-        beside.map(import_module, modules)
-        spark = spark_session(f"{pipeline} {day}")
-    try:
-        yield Run(declared, day, run_id, Lake(spark, found.lake), found, clock)
-    finally:
-        spark.stop()
-
-
-def _declared(pipeline: str) -> tuple[Pipeline, Settings]:
-    found = settings()
-    return load_pipeline(found.pipelines, pipeline), found
 
 
 def _under(pipeline: Pipeline, alias: str) -> Pipeline:
@@ -212,6 +199,10 @@ def _under(pipeline: Pipeline, alias: str) -> Pipeline:
 
 def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
+
+
+for operation in OPERATIONS:
+    cli.add_command(operation)
 
 
 def main() -> None:

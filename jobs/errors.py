@@ -11,6 +11,8 @@ ScorelineError                 a job failed; running it again may help (exit cod
     ├── FileFault              a landing file is missing, unreadable, of another shape, or delivered twice
     ├── FrameFault             a frame breaks a contract that no suite can waive (keys, spine, NaN)
     ├── NothingToPublish       there is no scores partition to publish
+    ├── RailsBreached          a generation is further from the live one than its pipeline allows
+    ├── RollbackRefused        there is no whole generation to go back to
     ├── ModelMissing           there is no such registered model, alias or version
     ├── ArtefactRefused        a model's artefact is not the one registered, or not one that we may read
     ├── ModelRefused           a trained model breaks what serving relies on
@@ -64,6 +66,14 @@ class FrameFault(DataFault):
 
 class NothingToPublish(DataFault):
     """There is no scores partition to publish."""
+
+
+class RailsBreached(DataFault):
+    """A generation is further from the live one than the rails of its pipeline allow; it did not go live."""
+
+
+class RollbackRefused(DataFault):
+    """There is no whole generation to go back to; what was live stays live."""
 
 
 class ModelMissing(DataFault):

@@ -1,8 +1,8 @@
 """A generation's blocks, written to Redis and read back by the executors; nothing passes through the driver."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,13 @@ from serving import errors
 from serving.blocks import Tally, audit, pack_buckets, tally
 from serving.errors import HashCollision, ServingError
 from serving.layout import Layout
-from serving.store import Store
+from serving.store import BATCH, Store
+from serving.store import batches as in_batches
 
 ROWS_A_TASK = 1_000_000  # 12 bytes each in the Python worker: what one task holds at once
+EXAMPLES = 5  # buckets that a comparison names
 TALLY = "rows BIGINT, checksum STRING, collided BOOLEAN"
+COMPARISON = "blocks BIGINT, lacking BIGINT, differing BIGINT, repaired BIGINT, examples ARRAY<BIGINT>"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,26 @@ class Generation:
         return range(-(-task * buckets // tasks), -(-(task + 1) * buckets // tasks))
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """How many blocks were compared, are missing in Redis, differ there, and were repaired; and some such buckets."""
+
+    blocks: int = 0
+    lacking: int = 0
+    differing: int = 0
+    repaired: int = 0
+    examples: Sequence[int] = ()
+
+    def __add__(self, other: "Comparison") -> "Comparison":
+        return Comparison(
+            self.blocks + other.blocks,
+            self.lacking + other.lacking,
+            self.differing + other.differing,
+            self.repaired + other.repaired,
+            [*self.examples, *other.examples][:EXAMPLES],
+        )
+
+
 def write(scores: DataFrame, generation: Generation, rows: int) -> None:
     """Write the blocks of `scores`: `rows` rows of key (string) and score (float).
 
@@ -44,15 +67,19 @@ def write(scores: DataFrame, generation: Generation, rows: int) -> None:
         HashCollision: two keys have one hash under this salt; nothing is live, another salt will do.
         StoreUnavailable, StoreRefused: Redis does not answer or refuses.
     """
-    buckets, cores = generation.layout.buckets, scores.sparkSession.sparkContext.defaultParallelism
-    tasks = max(1, min(buckets, max(cores, rows // ROWS_A_TASK)))
-    hashed = hashes(scores, generation.layout)
-    owner = f"CAST({generation.layout.bucket_sql('hash')} * {tasks}L div {buckets}L AS INT)"
-    spread = (
-        hashed.selectExpr("hash", "score", f"{owner} AS task").repartitionById(tasks, "task").select("hash", "score")
-    )
+    spread, tasks = _by_task(scores, generation, rows)
     if any(row.collided for row in _collected(spread.mapInArrow(partial(_write_task, generation, tasks), TALLY))):
         raise HashCollision(f"two keys of {generation.pipeline} have one hash under salt {generation.layout.salt}")
+
+
+def compare(scores: DataFrame, generation: Generation, rows: int, *, repair: bool = False) -> Comparison:
+    """Compare each block in Redis with what `scores`, the rows that the generation was made of, say it must be.
+
+    `repair` writes the blocks that are missing or differ once more, while the head still names the generation.
+    """
+    spread, tasks = _by_task(scores, generation, rows)
+    task = partial(_compare_task, generation, tasks, repair)
+    return sum((Comparison(*row) for row in _collected(spread.mapInArrow(task, COMPARISON))), Comparison())
 
 
 def expected(scores: DataFrame, layout: Layout) -> Tally:
@@ -72,6 +99,16 @@ def read_back(spread: DataFrame, generation: Generation) -> Tally:
 def hashes(scores: DataFrame, layout: Layout) -> DataFrame:
     """Return (hash BIGINT, score FLOAT) of (key, score) under the layout's salt."""
     return scores.selectExpr(f"{layout.hash_sql('key')} AS hash", "score")
+
+
+def _by_task(scores: DataFrame, generation: Generation, rows: int) -> tuple[DataFrame, int]:
+    """Return (hash, score) spread over tasks so that each has all rows of its buckets, and how many tasks."""
+    buckets, cores = generation.layout.buckets, scores.sparkSession.sparkContext.defaultParallelism
+    tasks = max(1, min(buckets, max(cores, rows // ROWS_A_TASK)))
+    hashed = hashes(scores, generation.layout)
+    owner = f"CAST({generation.layout.bucket_sql('hash')} * {tasks}L div {buckets}L AS INT)"
+    owned = hashed.selectExpr("hash", "score", f"{owner} AS task")
+    return owned.repartitionById(tasks, "task").select("hash", "score"), tasks
 
 
 def _collected(frame: DataFrame) -> list[Row]:
@@ -101,6 +138,35 @@ def _write_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordB
     yield _row(tally(hashed, [scores]))
 
 
+def _compare_task(
+    generation: Generation,
+    tasks: int,
+    repair: bool,  # noqa: FBT001  reason: Spark gives the batches last, and by place
+    batches: Iterator[pa.RecordBatch],
+) -> Iterator[pa.RecordBatch]:
+    buckets = generation.buckets_of(_task(), tasks)
+    hashed, scores = _sorted(batches)
+    total = Comparison()
+    with Store(generation.redis_url) as store:
+        right = pack_buckets(generation.layout, generation.token, buckets, hashed, [scores])
+        for part in in_batches(right, BATCH):
+            total += _compared(store, generation, dict(part), repair=repair)
+    yield pa.RecordBatch.from_pylist([asdict(total)])
+
+
+def _compared(store: Store, generation: Generation, right: dict[int, bytes], *, repair: bool) -> Comparison:
+    """Compare the blocks of some buckets with the right ones."""
+    pipeline, token = generation.pipeline, generation.token
+    wrong = {bucket: block for bucket, block in store.find_blocks(pipeline, token, right) if block != right[bucket]}
+    lacking = sum(block is None for block in wrong.values())
+    repaired = 0
+    if wrong and repair:
+        live = store.head(pipeline)
+        if live is not None and live.token == token:
+            repaired = store.write_blocks(pipeline, token, ((bucket, right[bucket]) for bucket in wrong))
+    return Comparison(len(right), lacking, len(wrong) - lacking, repaired, list(wrong)[:EXAMPLES])
+
+
 def _tally_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     total = Tally()
     for batch in batches:
@@ -112,9 +178,9 @@ def _read_task(generation: Generation, batches: Iterator[pa.RecordBatch]) -> Ite
     layout, token, total = generation.layout, generation.token, Tally()
     with Store(generation.redis_url) as store:
         for batch in batches:
-            buckets = batch.column(0).to_pylist()
-            for bucket, block in store.read_blocks(generation.pipeline, token, buckets):
-                total += audit(layout, token, bucket, block)
+            blocks = store.read_blocks(generation.pipeline, token, batch.column(0).to_pylist())
+            for part in in_batches(blocks, BATCH):
+                total += audit(layout, token, part)
     yield _row(total)
 
 

@@ -1,126 +1,228 @@
-"""The ledger of generations in Delta: tokens are reserved there before the first block is written."""
+"""The ledger of generations in Delta, without Spark: a token is reserved there before the first block is written."""
 
-from collections.abc import Container
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from itertools import groupby, pairwise
-from operator import attrgetter
+from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
 
-from pyspark.sql import DataFrame, Row
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from jobs.errors import Fenced
-from jobs.run import Run
+from jobs.spec import Settings
+from serving.clock import Clock, instant, microseconds
+from serving.errors import HeadUnreadable
+from serving.head import Head, parse_head
+from serving.store import Outcome
 
-RESERVED, LIVE, HISTORY, REMOVED = "reserved", "live", "history only", "removed"
+RESERVED, VERIFIED, LIVE, REMOVED, OVERLAY_DROPPED = "reserved", "verified", "live", "removed", "overlay dropped"
+HISTORY: Final = "history only"
+BREACH: Final = "rail breach"
+DIFFERS: Final = "differs"
 NO_GENERATION = 0  # the token of what was never built
 TRIES = 20
+MANY_FILES = 100  # some three weeks of daily publications, and a quarter of a second to read
 GRACE = timedelta(seconds=10)  # no reader holds a head longer
+BEFORE_MANIFESTS = 0  # the epoch, for the order of what went live before the ledger kept manifests
+
+Order = tuple[int, int, int]
 
 
-def _utc(instant: datetime) -> datetime:
-    """Return an instant of a row, which Spark gives in local time and without saying so."""
-    return instant.astimezone(UTC)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What the ledger says of a generation."""
+    """What the ledger is told of a generation; `manifest` is the head that was verified or went live."""
 
-    token: int
+    as_of: datetime
+    run_id: str
+    token: int = NO_GENERATION
     rows: int = 0
     checksum: int = 0
     buckets: int = 0
     note: str = ""
+    manifest: Head | None = None
+
+    @classmethod
+    def of(cls, head: Head, note: str = "") -> "Entry":
+        """Return the entry of a head."""
+        return cls(
+            as_of=instant(head.as_of),
+            run_id=head.run_id,
+            token=head.token,
+            rows=head.rows,
+            checksum=head.checksum,
+            buckets=head.layout.buckets,
+            note=note,
+            manifest=head,
+        )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One time that a generation was live: since when, in which order, and with which head, if that is known."""
+
+    token: int
+    at: datetime
+    order: Order
+    head: Head | None
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A generation by all its entries: when it was reserved, when it last went live, and whether it is gone."""
+    """A generation by all that the ledger has of it; `turns` are in their order."""
 
     token: int
+    as_of: datetime
+    rows: int
     buckets: int
     reserved_at: datetime
-    live_at: datetime | None
-    gone: bool
+    turns: tuple[Turn, ...]
+    removed: bool
 
 
-def _generation(token: int, events: list[Row]) -> Generation:
-    times = [_utc(row.at) for row in events]
-    live = [time for time, row in zip(times, events, strict=True) if row.event == LIVE]
-    gone = any(row.event in (REMOVED, HISTORY) for row in events)
-    return Generation(token, max(row.buckets for row in events), min(times), max(live, default=None), gone)
+@dataclass(frozen=True)
+class History:
+    """All generations of a pipeline by token, and the last heads of the epochs whose overlays were dropped."""
+
+    generations: tuple[Generation, ...] = ()
+    dropped: tuple[Head, ...] = ()
+
+    @property
+    def turns(self) -> list[Turn]:
+        """All that went live, in the order in which it did, whatever the clocks said."""
+        return sorted((turn for one in self.generations for turn in one.turns), key=lambda turn: turn.order)
+
+    @property
+    def last(self) -> Head | None:
+        """The head that went live last, by the ledger."""
+        return next((turn.head for turn in reversed(self.turns) if turn.head), None)
+
+    def has(self, head: Head) -> bool:
+        """Return whether it is known that this head went live."""
+        return any(turn.order == head.order for turn in self.turns)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger of one run's pipeline."""
+    """The ledger at `path`, whose table is called `name`."""
 
-    run: Run
+    path: str
+    name: str
+    clock: Clock
 
-    @property
-    def name(self) -> str:
-        """The ledger's table."""
-        return f"publications/{self.run.pipeline.name}"
+    @classmethod
+    def of(cls, settings: Settings, pipeline: str, clock: Clock) -> "Ledger":
+        """Return the ledger of a pipeline."""
+        name = f"publications/{pipeline}"
+        return cls(settings.table(name), name, clock)
 
-    def reserve(self, rows: int, buckets: int, above: int) -> Entry:
-        """Return an entry with a token that nobody else has, above `above` and all that were reserved before.
+    def reserve(self, wanted: Entry, above: int) -> Entry:
+        """Return the entry with a token that nobody else has, above `above` and all that were reserved before.
 
-        The token is the version of a Delta transaction: of two publishers that try the same, one alone can commit.
-        What is live in Redis is named in `above`, since a ledger that was lost or restored does not know of it.
+        Who reads the ledger and writes its next version alone can have the token: another one at the same time reads
+        again. What is live in Redis is named in `above`, since a ledger that was lost does not know of it.
         """
         for _ in range(TRIES):
-            fence = self.run.lake.fence(self.name, "tokens")
-            entry = Entry(max(fence.version, above + 1, 1), rows, 0, buckets)
+            table = DeltaTable(self.path)
+            entry = replace(wanted, token=max([above, *(row["token"] for row in _rows(table))]) + 1)
             try:
-                reserved = self._rows([(RESERVED, entry)])
-                self.run.lake.append(reserved, self.name, replace(fence, version=entry.token))
-            except Fenced:
+                self._append(table, [(RESERVED, entry)], CommitProperties(max_commit_retries=0))
+            except CommitFailedError:
                 continue
             return entry
         raise Fenced(f"{self.name}: no token was free in {TRIES} tries; run the task again")
 
-    def write(self, events: list[tuple[str, Entry]]) -> None:
+    def write(self, events: Iterable[tuple[str, Entry]]) -> None:
         """Put on record what happened to generations."""
-        self._rows(events).write.format("delta").mode("append").save(self.run.lake.path(self.name))
+        self._append(DeltaTable(self.path), events, CommitProperties())
 
-    def removable(self, live: Container[int]) -> list[Entry]:
-        """Return the generations that may go once another one goes live, which the ledger does not have yet.
+    def go_live(self, entry: Entry, swap: Callable[[], Outcome]) -> Outcome:
+        """Let the entry's manifest go live by `swap`: it is on record before, so that no head in Redis is a mystery."""
+        self.write([(VERIFIED, entry)])
+        outcome = swap()
+        if outcome == "live":
+            self.write([(LIVE, entry)])
+        return outcome
 
-        Those are not of `live` (that one, and what it replaces), not of the last that were, and nobody's work any more.
+    def admit(self, head: Head | None) -> History:
+        """Return the history, in which a head that is live has gone live: its publisher may have died too soon."""
+        history = self.read()
+        if head is None or history.has(head):
+            return history
+        self.write([(LIVE, Entry.of(head, "found live"))])
+        return self.read()
 
-        A generation that never went live counts as abandoned when its task must have ended, by the pipeline's timeout.
-        """
-        known = [one for one in self._generations() if not one.gone]
-        lived = [one for one in known if one.live_at is not None]
-        others = self.run.pipeline.publication.keep - 1
-        kept = {one.token for one in lived[max(0, len(lived) - others) :]}
-        now = self.run.clock.now()
-        overtaken = {one.token for one, later in pairwise(lived) if later.live_at and later.live_at <= now - GRACE}
-        timeout = timedelta(minutes=self.run.pipeline.schedule.timeout_minutes)
-        abandoned = {one.token for one in known if one.live_at is None and one.reserved_at < now - timeout}
-        may_go = (overtaken | abandoned) - kept
-        return [Entry(one.token, buckets=one.buckets) for one in known if one.token in may_go and one.token not in live]
+    def compact(self) -> None:
+        """Join the files of many small appends, once there are too many to be read in an instant."""
+        table = DeltaTable(self.path)
+        if len(table.file_uris()) > MANY_FILES:
+            with suppress(CommitFailedError):  # another one does it
+                table.optimize.compact()
 
-    def _generations(self) -> list["Generation"]:
-        """Return what the ledger knows of each generation, by token; a few rows a day, so that they fit in memory."""
-        rows = self.run.lake.read(self.name).select("token", "event", "at", "buckets").collect()
-        by_token = groupby(sorted(rows, key=attrgetter("token")), key=attrgetter("token"))
-        return [_generation(token, list(events)) for token, events in by_token]
+    def read(self) -> History:
+        """Return what the ledger has, nothing where there is none: a few rows a day, so that they fit in memory."""
+        if not DeltaTable.is_deltatable(self.path):
+            return History()
+        rows = sorted(_rows(DeltaTable(self.path)), key=itemgetter("token"))
+        dropped = (_head(row) for row in rows if row["event"] == OVERLAY_DROPPED)
+        known = (row for row in rows if row["token"] != NO_GENERATION)
+        generations = (_generation(token, list(events)) for token, events in groupby(known, key=itemgetter("token")))
+        return History(tuple(generations), tuple(head for head in dropped if head))
 
-    def _rows(self, events: list[tuple[str, Entry]]) -> DataFrame:
-        lake, run = self.run.lake, self.run
-        rows = [
-            (
-                one.token,
-                event,
-                run.clock.now(),
-                run.as_of,
-                run.run_id,
-                one.rows,
-                str(one.checksum),
-                one.buckets,
-                one.note,
-            )
-            for event, one in events
-        ]
-        return lake.spark.createDataFrame(rows, lake.read(self.name).schema).coalesce(1)
+    def _append(self, table: DeltaTable, events: Iterable[tuple[str, Entry]], how: CommitProperties) -> None:
+        now = self.clock.now()
+        rows = [_row(event, entry, now) for event, entry in events]
+        if rows:
+            added = pa.Table.from_pylist(rows, schema=pa.schema(table.schema()))
+            write_deltalake(table, added, mode="append", commit_properties=how)
+
+
+def _rows(table: DeltaTable) -> list[dict[str, Any]]:
+    # Without threads: Arrow's, over a file system of Python's, may abort a process as it ends.
+    found: list[dict[str, Any]] = table.to_pyarrow_dataset().to_table(use_threads=False).to_pylist()
+    return found
+
+
+def _row(event: str, entry: Entry, now: datetime) -> dict[str, object]:
+    return {
+        "token": entry.token,
+        "event": event,
+        "at": now,
+        "as_of": entry.as_of,
+        "run_id": entry.run_id,
+        "rows": entry.rows,
+        "checksum": str(entry.checksum),
+        "buckets": entry.buckets,
+        "note": entry.note,
+        "manifest": entry.manifest.to_json().decode() if entry.manifest else None,
+    }
+
+
+def _head(row: dict[str, Any]) -> Head | None:
+    """Return the row's manifest, if it has one that this version can read."""
+    record = row.get("manifest")
+    with suppress(HeadUnreadable):
+        return parse_head(record.encode()) if record else None
+    return None
+
+
+def _generation(token: int, rows: list[dict[str, Any]]) -> Generation:
+    turns = sorted((_turn(row) for row in rows if row["event"] == LIVE), key=lambda turn: turn.order)
+    return Generation(
+        token,
+        as_of=rows[0]["as_of"],
+        rows=max(row["rows"] for row in rows),
+        buckets=max(row["buckets"] for row in rows),
+        reserved_at=min(row["at"] for row in rows),
+        turns=tuple(turns),
+        removed=any(row["event"] == REMOVED for row in rows),
+    )
+
+
+def _turn(row: dict[str, Any]) -> Turn:
+    head = _head(row)
+    order = head.order if head else (BEFORE_MANIFESTS, microseconds(row["as_of"]), row["token"])
+    return Turn(row["token"], row["at"], order, head)

@@ -1,109 +1,232 @@
 """Publish: a generation of packed blocks, read back and compared with the table, then the swap of the head."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
-
-from pyspark.sql import DataFrame, Row
+from datetime import date
+from functools import cached_property
+from typing import Literal
 
 from jobs import generation as blocks
-from jobs.errors import GenerationDiffers, NothingToPublish, Overtaken
+from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
 from jobs.generation import Generation
-from jobs.ledger import HISTORY, LIVE, NO_GENERATION, REMOVED, Entry, Ledger
+from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, Entry, Ledger
+from jobs.partition import Partition, partition_of
+from jobs.prior import fallback_of
 from jobs.quality import Measure, count
+from jobs.rails import findings
+from jobs.retention import Retention
 from jobs.run import CHAMPION, Run
+from jobs.standing import Standing
 from jobs.tables import publications_table
 from serving.blocks import Tally
 from serving.clock import instant, microseconds
-from serving.errors import BlockCorrupt, HashCollision, TornGeneration
-from serving.head import Fallback, Head, Model
+from serving.errors import BlockCorrupt, HashCollision, ServingError, TornGeneration
+from serving.head import Head, Model
 from serving.layout import Layout
-from serving.store import Store
+from serving.refusals import Refusal, RefusalStore, Verdict
+from serving.store import Outcome, Store
 
 LOG = logging.getLogger(__name__)
 SALTS = 8
+REFUSED: dict[Outcome, str] = {
+    "older": "another generation went live meanwhile, of a newer as_of",
+    "epoch": "a rollback or a forced publication came in between",
+    "moved": "a rollback or another publication came in between",
+    "unclaimed": "another publication began meanwhile, or Redis was emptied",
+    "unreadable": "what is live has a head that cannot be read",
+}
 
 
 @dataclass(frozen=True)
-class Partition:
-    """A partition of the scores table: its rows (key, score), what all of them carry, and their tally under salt 0.
+class Warrant:
+    """By what right scores go live: "due" in their order and within the rails; the others whatever these say."""
 
-    The rows are those of one version of the table, whoever scores meanwhile.
-    """
+    kind: Literal["due", "forced", "republished"] = "due"
+    reason: str = ""
 
-    scores: DataFrame
-    origin: Row
-    tally: Tally
-
-    def tally_under(self, layout: Layout) -> Tally:
-        """Return the tally under the hash of `layout`, which blocks read back must have."""
-        return self.tally if layout.salt == 0 else blocks.expected(self.scores, layout)
+    @property
+    def note(self) -> str:
+        """What goes on record."""
+        return "" if self.kind == "due" else f"{self.kind}: {self.reason}"
 
 
-def publish(run: Run, redis_url: str) -> str:
+DUE = Warrant()
+
+
+def publish(run: Run, redis_url: str, warrant: Warrant = DUE) -> str:
     """Publish the run's scores and return the verdict: "live", or "history only" where a newer as_of is live.
 
     Raises:
         NothingToPublish: the run's date has no scores.
+        RailsBreached: they are further from what went live last than the pipeline's rails allow.
         GenerationDiffers: what Redis holds is not what the table holds. What was live stays live.
+        SqlRefused: the expression of the fallback's segments is refused.
         Overtaken: another generation went live meanwhile.
         Fenced: others took every token that was tried.
         ServingError: Redis is away, full, or may evict what it holds.
     """
-    partition = _partition(run)
-    ledger = Ledger(run)
+    partition = partition_of(run)
     run.lake.create(publications_table(run.pipeline.name))
     with Store(redis_url) as store:
         store.require_noeviction()
-        # Observed before anything is written: whoever swaps in between makes our swap fail.
-        observed, live = store.observe(run.pipeline.name)
-        if live is not None and live.overtakes(microseconds(run.as_of)):
-            return _history_only(run, ledger, live, partition.tally.rows)
-        layout = Layout.fitting(partition.tally.rows, run.pipeline.publication.keys_per_block)
-        entry = ledger.reserve(partition.tally.rows, layout.buckets, above=0 if live is None else live.token)
-        draft = _head(run, partition, live, Generation(redis_url, run.pipeline.name, entry.token, layout))
-        head = _built(partition, draft, redis_url)
-        _swap(store, observed, head)
-        entry = replace(entry, checksum=head.checksum)
-        removed = _remove_old(store, ledger, (head, live))
-        ledger.write([(LIVE, entry), *((REMOVED, old) for old in removed)])
-    _record(run, LIVE, entry, len(removed))
-    return LIVE
+        return _Publication(run, store, partition, warrant).verdict()
 
 
-def _partition(run: Run) -> Partition:
-    name = f"scores/{run.pipeline.name}"
-    scores = run.lake.read_version(name, run.lake.version(name)).where(run.partition) if run.lake.has(name) else None
-    origin = scores.first() if scores is not None else None
-    if scores is None or origin is None:
-        raise NothingToPublish(
-            f"{name} has no scores as of {run.as_of.date()}; "
-            f"run `scoreline score {run.pipeline.name} --day {run.day}` first"
+@dataclass(frozen=True)
+class _Publication:
+    """One attempt to let the scores of a partition go live."""
+
+    run: Run
+    store: Store
+    partition: Partition
+    warrant: Warrant
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger.of(self.run.settings, self.run.pipeline.name, self.run.clock)
+
+    @cached_property
+    def refusals(self) -> RefusalStore:
+        return RefusalStore(self.store, self.run.pipeline.name)
+
+    @property
+    def in_order(self) -> bool:
+        return self.warrant.kind == "due"
+
+    def verdict(self) -> str:
+        """Go live, unless what is live is newer; return the verdict."""
+        live = self.store.head(self.run.pipeline.name) if self.in_order else None
+        if live is not None and live.overtakes(microseconds(self.run.as_of)):
+            return self._history_only(live)
+        entry = self._reserved()
+        # From here on nobody who came earlier can go live, so that what is observed now holds until the swap.
+        self._claim(entry.token)
+        standing = Standing.observed(self.store, self.ledger, self.run.pipeline.name)
+        retention = Retention(self.run.pipeline, self.store, self.ledger)
+        retention.free(standing.history, entry.token)
+        rails = self._railed(entry, standing.before)
+        head = self._built(entry, standing)
+        self._go_live(head, standing)
+        removed = retention.sweep(head, standing.live)
+        self._record(LIVE, entry, [*rails, count("generations removed", removed)])
+        return LIVE
+
+    def _reserved(self) -> Entry:
+        rows = self.partition.tally.rows
+        buckets = Layout.fitting(rows, self.run.pipeline.publication.keys_per_block).buckets
+        note = self.warrant.note
+        wanted = Entry(as_of=self.run.as_of, run_id=self.run.run_id, rows=rows, buckets=buckets, note=note)
+        return self.ledger.reserve(wanted, above=self.store.highest_token(self.run.pipeline.name))
+
+    def _claim(self, token: int) -> None:
+        name = self.run.pipeline.name
+        if not self.store.claim(name, token):
+            raise Overtaken(f"{name}: a later publication began before generation {token}. Run the task again")
+
+    def _railed(self, entry: Entry, before: Head | None) -> list[Measure]:
+        """Return what the rails found; raise `RailsBreached` where one does not hold."""
+        if not self.in_order:
+            return []
+        found = findings(self.run.pipeline.publication.rails, self.partition, before, self.run.lake)
+        measures, broken = [one.measure for one in found], "; ".join(str(one) for one in found if not one.held)
+        if broken:
+            self._refuse(BREACH, replace(entry, note=broken), measures)
+            raise RailsBreached(self._breach(broken))
+        return measures
+
+    def _breach(self, broken: str) -> str:
+        name, day = self.run.pipeline.name, self.run.day
+        return (
+            f"{name}: the scores as of {self.run.as_of.date()} break the rails and did not go live: {broken}. Mend the "
+            f"data and score again, change publication.rails in {name}.yaml, or let them go live all the same: "
+            f"`scoreline publish {name} --day {day} --force REASON`"
         )
-    rows = scores.select("key", "score")
-    return Partition(rows, origin, blocks.expected(rows, Layout.fitting(1, 1)))
+
+    def _built(self, entry: Entry, standing: Standing) -> Head:
+        """Return the head of a generation that is whole in Redis; else remove what was written of it."""
+        draft = self._draft(entry, standing)
+        try:
+            return build(self.partition, draft, self.store.url)
+        except Exception as fault:
+            self._discard(draft)
+            if isinstance(fault, GenerationDiffers):
+                self._refuse(DIFFERS, replace(entry, note=str(fault)), [])
+            raise
+
+    def _draft(self, entry: Entry, standing: Standing) -> Head:
+        origin, run = self.partition.origin, self.run
+        head = Head(
+            pipeline=run.pipeline.name,
+            token=entry.token,
+            as_of=microseconds(run.as_of),
+            arms=(CHAMPION,),
+            model=Model(origin.model_name, origin.model_version, origin.model_digest),
+            rows=entry.rows,
+            checksum=0,
+            layout=Layout(buckets=entry.buckets),
+            events_version=origin.events_version,
+            run_id=run.run_id,
+            published_at=microseconds(run.clock.now()),
+            fallback=fallback_of(run, self.partition.scores),
+        )
+        overlay, anew = run.pipeline.publication.overlay, self.warrant.kind == "forced"
+        return standing.placed(head, overlay=overlay, anew=anew)
+
+    def _go_live(self, head: Head, standing: Standing) -> None:
+        def swap() -> Outcome:
+            if self.in_order:
+                return self.store.swap(head, standing.live)
+            return self.store.replace_claimed(standing.record, head)
+
+        self.store.register(head.pipeline)
+        try:
+            outcome = self.ledger.go_live(Entry.of(head, self.warrant.note), swap)
+        except TornGeneration as fault:
+            raise self._overtaken(head, f"{REFUSED['unclaimed']} ({fault})") from fault
+        if outcome != "live":
+            raise self._overtaken(head, REFUSED[outcome])
+        self.refusals.clear(self.run.as_of.date())
+        if standing.live is not None and standing.live.overtakes(head.as_of):
+            self._tell(instant(standing.live.as_of).date(), "rolled back", self.warrant.note)
+        LOG.info("generation %d is live: %d scores", head.token, head.rows)
+
+    def _overtaken(self, head: Head, why: str) -> Overtaken:
+        self._discard(head)
+        return Overtaken(
+            f"{head.pipeline}: generation {head.token} did not go live: {why}. Run the task again: it decides anew "
+            "which of the two is newer"
+        )
+
+    def _discard(self, head: Head) -> None:
+        """Free what a generation takes that will not go live; what stays, the next publication finds."""
+        with suppress(ServingError):
+            self.store.remove_generation(head.pipeline, head.token, range(head.layout.buckets))
+
+    def _history_only(self, live: Head) -> str:
+        note = f"generation {live.token} as of {instant(live.as_of):%Y-%m-%d} is newer and stays live"
+        rows = self.partition.tally.rows
+        self._refuse(HISTORY, Entry(as_of=self.run.as_of, run_id=self.run.run_id, rows=rows, note=note), [])
+        return HISTORY
+
+    def _refuse(self, verdict: Verdict, entry: Entry, measures: list[Measure]) -> None:
+        """Put on record, and beside the head, why the scores do not go live."""
+        LOG.info("as of %s: %s, %s", self.run.as_of.date(), verdict, entry.note)
+        self.ledger.write([(verdict, entry)])
+        self._record(verdict, entry, measures)
+        self._tell(self.run.as_of.date(), verdict, entry.note)
+
+    def _tell(self, as_of: date, verdict: Verdict, reason: str) -> None:
+        """Say beside the head why a date is not live."""
+        with suppress(ServingError):  # it is on record, and a full Redis must not fail a run that fills history
+            self.refusals.put(as_of, Refusal(verdict, reason, microseconds(self.run.clock.now())))
+
+    def _record(self, verdict: str, entry: Entry, measures: list[Measure]) -> None:
+        published = Measure("", "verdict", "", verdict in (LIVE, HISTORY), f"{verdict} {entry.note}".strip())
+        self.run.record("publish", [published, count("generation", entry.token), *measures])
 
 
-def _head(run: Run, partition: Partition, live: Head | None, generation: Generation) -> Head:
-    origin, fallback = partition.origin, run.pipeline.fallback
-    model = Model(origin.model_name, origin.model_version, origin.model_digest)
-    return Head(
-        pipeline=run.pipeline.name,
-        token=generation.token,
-        epoch=1 if live is None else live.epoch + (live.model != model),
-        as_of=microseconds(run.as_of),
-        arms=(CHAMPION,),
-        model=model,
-        rows=partition.tally.rows,
-        checksum=0,
-        layout=generation.layout,
-        events_version=origin.events_version,
-        run_id=run.run_id,
-        published_at=microseconds(run.clock.now()),
-        fallback=None if fallback is None else Fallback(fallback.kind, fallback.score),
-    )
-
-
-def _built(partition: Partition, draft: Head, redis_url: str) -> Head:
+def build(partition: Partition, draft: Head, redis_url: str) -> Head:
     """Write the blocks under the first salt that keeps all keys apart, read them back, and return the head for them."""
     for salt in range(SALTS):
         layout = replace(draft.layout, salt=salt)
@@ -138,36 +261,3 @@ def _differs(generation: Generation, what: str) -> GenerationDiffers:
         f"{generation.pipeline}: generation {generation.token} in Redis is not what the scores table has: {what}. "
         "It did not go live; run the task again"
     )
-
-
-def _swap(store: Store, observed: bytes | None, head: Head) -> None:
-    store.register(head.pipeline)
-    if not store.swap(observed, head):
-        raise Overtaken(
-            f"{head.pipeline}: another generation went live while {head.token} was being written; it did not go live. "
-            "Run the task again: it decides anew which of the two is newer"
-        )
-    LOG.info("generation %d is live: %d scores", head.token, head.rows)
-
-
-def _history_only(run: Run, ledger: Ledger, live: Head, rows: int) -> str:
-    note = f"generation {live.token} as of {instant(live.as_of):%Y-%m-%d} is newer and stays live"
-    entry = Entry(NO_GENERATION, rows, note=note)
-    ledger.write([(HISTORY, entry)])
-    LOG.info("as of %s: history only, %s", run.as_of.date(), note)
-    _record(run, HISTORY, entry, 0)
-    return HISTORY
-
-
-def _remove_old(store: Store, ledger: Ledger, live: tuple[Head, Head | None]) -> list[Entry]:
-    """Remove the generations that nobody can want any more, and return them; what was live until now stays."""
-    pipeline = live[0].pipeline
-    old = ledger.removable({head.token for head in live if head is not None})
-    for entry in old:
-        store.remove_generation(pipeline, entry.token, range(entry.buckets))
-    return old
-
-
-def _record(run: Run, verdict: str, entry: Entry, removed: int) -> None:
-    published = Measure("", "verdict", "", success=True, observed=f"{verdict} {entry.note}".strip())
-    run.record("publish", [published, count("generation", entry.token), count("generations removed", removed)])

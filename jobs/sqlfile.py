@@ -50,9 +50,14 @@ def pipeline_sql(settings: Settings, pipeline: Pipeline, kind: str) -> SqlFile:
         SqlRefused: as read_sql, or it reads another table than the views of its kind.
     """
     dimensions = tuple(pipeline.dimensions) if kind == "features" else ()
+    reads = Reads(frozenset((*VIEWS[kind], *dimensions)), inexact_columns(pipeline))
+    return read_sql(settings.sql(pipeline.name, kind), reads)
+
+
+def inexact_columns(pipeline: Pipeline) -> frozenset[str]:
+    """Return the columns that the pipeline's sources declare as DOUBLE or FLOAT."""
     columns = [column for source in pipeline.sources.values() for column in source.columns.items()]
-    inexact = frozenset(name for name, type_ in columns if type_ in ("float", "double"))
-    return read_sql(settings.sql(pipeline.name, kind), Reads(frozenset((*VIEWS[kind], *dimensions)), inexact))
+    return frozenset(name for name, type_ in columns if type_ in ("float", "double"))
 
 
 def read_sql(path: Path, reads: Reads | None = None) -> SqlFile:

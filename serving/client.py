@@ -1,34 +1,39 @@
-"""A small client of the lookup service: typed answers over one kept-alive connection pool."""
+"""Clients of the lookup service, one that blocks and one that awaits: typed answers over kept connections."""
 
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
-from urllib.parse import quote
+from typing import Any, Self, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
-from serving.answers import Batch, Keys, Missing, Pipelines, PipelineStatus, Problem, Score
-from serving.errors import ServiceError, ServiceUnreachable
+from serving.answers import Missing, PipelineStatus, Score
+from serving.dialogue import Ask, Asker, Dialogue, Portions, RetryBudget, Wishes
+from serving.errors import ServiceError
 
-A = TypeVar("A", bound=BaseModel)
+T = TypeVar("T")
 
-BATCH = 1000
+SECONDS = 5.0
+JSON = {"Content-Type": "application/json"}
 
 
 class Client:
-    """Looks up scores at `url`, such as http://127.0.0.1:8700.
+    """Looks up scores at `url`, such as http://127.0.0.1:8700, with an API key where the service wants one.
 
     Every method raises `ServiceError` for what the service refuses (and, unsent, for text that no request can hold) or
-    for an answer that is none of the service's, and `ServiceUnreachable` where nothing answers within `seconds`. The
-    service is asked directly, never through a proxy that the environment names. Close the client, or use it in a `with`
-    statement.
+    for an answer that is none of the service's, and `ServiceUnreachable` where nothing answers within `seconds`. What
+    is unavailable for a moment is asked for again, within that time and as often as `budget` allows. The service is
+    asked directly, never through a proxy that the environment names. Close the client, or use it in a `with` statement;
+    threads may share it.
     """
 
-    def __init__(self, url: str, seconds: float = 5.0) -> None:
+    def __init__(
+        self, url: str, seconds: float = SECONDS, *, api_key: str | None = None, budget: RetryBudget | None = None
+    ) -> None:
         # With a transport of its own httpx leaves HTTP_PROXY aside, and still takes SSL_CERT_FILE.
-        self._http = httpx.Client(base_url=url, timeout=seconds, transport=httpx.HTTPTransport())
+        self._http = httpx.Client(transport=httpx.HTTPTransport(), **_options(url, seconds, api_key))
+        self._asker = Asker(str(self._http.base_url), seconds, budget or RetryBudget())
 
     def __enter__(self) -> Self:
         return self
@@ -40,83 +45,118 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def score(self, pipeline: str, key: str) -> Score:
-        """Return the score of one key, or the pipeline's fallback for an unknown one."""
-        return self._ask(Score, "GET", f"/v1/scores/{_part(pipeline)}/{_part(key)}")
+    def score(self, pipeline: str, key: str, *, segment: str | None = None, max_age: float | None = None) -> Score:
+        """Return the score of one key, or the pipeline's fallback.
 
-    def scores(self, pipeline: str, keys: Iterable[str]) -> Iterator[Score | Missing]:
+        The fallback is that of `segment`, where the pipeline declares one for it. An answer that is older than
+        `max_age` seconds becomes the fallback, or a `ServiceError` with the code `answer-too-old`.
+        """
+        return self._run(self._asker.score(pipeline, key, Wishes(segment, max_age)))
+
+    def scores(
+        self, pipeline: str, keys: Iterable[str], *, segment: str | None = None, max_age: float | None = None
+    ) -> Iterator[Score | Missing]:
         """Yield an answer for each key, in order; each request of up to 1,000 keys is answered from one generation.
 
-        A pipeline that allows fewer keys in a request is asked for as many as it allows.
+        A pipeline that allows fewer keys in a request is asked for as many as it allows. `segment` and `max_age` are
+        those of `score`; a key that has no answer is `Missing`, with the problem that `score` would raise.
         """
-        remaining, size = iter(keys), BATCH
-        while batch := list(islice(remaining, size)):
+        portions, wishes = Portions(keys), Wishes(segment, max_age)
+        while portion := portions.next():
             try:
-                answers = self._batch(pipeline, batch)
+                answers = self._run(self._asker.batch(pipeline, portion, wishes))
             except ServiceError as refused:
-                size = self._smaller(pipeline, len(batch), refused)
-                remaining = chain(batch, remaining)
+                portions.again(portion, self._run(self._asker.allowed(pipeline, len(portion), refused)))
             else:
                 yield from answers
 
     def pipelines(self) -> list[PipelineStatus]:
-        """Return what is live, for every pipeline."""
-        return self._ask(Pipelines, "GET", "/v1/pipelines").pipelines
+        """Return what is live, for every pipeline that the API key may read."""
+        return self._run(self._asker.pipelines())
 
-    def _batch(self, pipeline: str, keys: list[str]) -> list[Score | Missing]:
+    def _run(self, dialogue: Dialogue[T]) -> T:
+        heard: httpx.Response | Exception | None = None
         try:
-            body = Keys(keys=keys).model_dump_json()
-        except ValidationError as fault:
-            raise ServiceError(422, "invalid-request", fault.errors()[0]["msg"]) from fault
-        return self._ask(Batch, "POST", f"/v1/scores/{_part(pipeline)}", body).answers
+            while True:
+                heard = self._carry(dialogue.send(heard))
+        except StopIteration as end:
+            told: T = end.value
+            return told
 
-    def _smaller(self, pipeline: str, size: int, refused: ServiceError) -> int:
-        """Return how many keys the pipeline allows in a request, or raise what was refused if that is no way out."""
-        if refused.code == "too-many-keys":
-            for status in self.pipelines():
-                if status.pipeline == pipeline and status.max_keys < size:
-                    return status.max_keys
-        raise refused
-
-    def _ask(self, kind: type[A], method: str, path: str, body: str | None = None) -> A:
+    def _carry(self, step: Ask | float) -> httpx.Response | Exception | None:
+        if not isinstance(step, Ask):
+            time.sleep(step)
+            return None
         try:
-            response = self._http.request(method, path, content=body, headers={"Content-Type": "application/json"})
+            return self._http.request(step.method, step.path, content=step.body, headers=JSON)
         except (httpx.RequestError, httpx.InvalidURL) as fault:
-            raise _unanswered(fault, self._http) from fault
-        if not response.is_success:
-            raise _error(response)
+            return fault
+
+
+class AsyncClient:
+    """What `Client` is, for asyncio: methods are awaited, `scores` is iterated with `async for`."""
+
+    def __init__(
+        self, url: str, seconds: float = SECONDS, *, api_key: str | None = None, budget: RetryBudget | None = None
+    ) -> None:
+        self._http = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(), **_options(url, seconds, api_key))
+        self._asker = Asker(str(self._http.base_url), seconds, budget or RetryBudget())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def score(
+        self, pipeline: str, key: str, *, segment: str | None = None, max_age: float | None = None
+    ) -> Score:
+        """Return the score of one key, as `Client.score` does."""
+        return await self._run(self._asker.score(pipeline, key, Wishes(segment, max_age)))
+
+    async def scores(
+        self, pipeline: str, keys: Iterable[str], *, segment: str | None = None, max_age: float | None = None
+    ) -> AsyncIterator[Score | Missing]:
+        """Yield an answer for each key, in order, as `Client.scores` does."""
+        portions, wishes = Portions(keys), Wishes(segment, max_age)
+        while portion := portions.next():
+            try:
+                answers = await self._run(self._asker.batch(pipeline, portion, wishes))
+            except ServiceError as refused:
+                portions.again(portion, await self._run(self._asker.allowed(pipeline, len(portion), refused)))
+            else:
+                for answer in answers:
+                    yield answer
+
+    async def pipelines(self) -> list[PipelineStatus]:
+        """Return what is live, for every pipeline that the API key may read."""
+        return await self._run(self._asker.pipelines())
+
+    async def _run(self, dialogue: Dialogue[T]) -> T:
+        heard: httpx.Response | Exception | None = None
         try:
-            return kind.model_validate_json(response.content)
-        except ValidationError as fault:
-            raise ServiceError(response.status_code, "unreadable-answer", _unreadable(response)) from fault
+            while True:
+                heard = await self._carry(dialogue.send(heard))
+        except StopIteration as end:
+            told: T = end.value
+            return told
+
+    async def _carry(self, step: Ask | float) -> httpx.Response | Exception | None:
+        if not isinstance(step, Ask):
+            await asyncio.sleep(step)
+            return None
+        try:
+            return await self._http.request(step.method, step.path, content=step.body, headers=JSON)
+        except (httpx.RequestError, httpx.InvalidURL) as fault:
+            return fault
 
 
-def _part(text: str) -> str:
-    """Percent-encode one part of a path; dots too, since clients and proxies drop the parts `.` and `..`."""
-    try:
-        return quote(text, safe="").replace(".", "%2E")
-    except UnicodeEncodeError as fault:
-        raise ServiceError(422, "invalid-request", f"{text!r} has half a character: send whole ones") from fault
-
-
-def _unanswered(fault: Exception, http: httpx.Client) -> ServiceError:
-    where = http.base_url
-    match fault:
-        case httpx.InvalidURL():
-            return ServiceError(422, "invalid-request", f"the key does not fit into an address ({fault})")
-        case httpx.TimeoutException():
-            seconds = http.timeout.read
-            return ServiceUnreachable(0, "timeout", f"{where} gave no answer in {seconds} s: try again, or wait longer")
-    return ServiceUnreachable(0, "unreachable", f"no lookup service at {where} ({fault}): start it")
-
-
-def _unreadable(response: httpx.Response) -> str:
-    return f"{response.url} answered what this client cannot read: correct the address, or upgrade the client"
-
-
-def _error(response: httpx.Response) -> ServiceError:
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:  # something between us and the service answered
-        return ServiceError(response.status_code, "http", f"{response.url} answered {response.status_code}")
-    return ServiceError(problem.status, problem.type.rpartition(":")[2], problem.detail)
+def _options(url: str, seconds: float, api_key: str | None) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    return {"base_url": url, "timeout": seconds, "headers": headers}

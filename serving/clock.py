@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from time import time_ns
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,6 +44,14 @@ class Clock:
     def now(self) -> datetime:
         """Return the time now, in UTC."""
         return datetime.now(UTC) + self.offset
+
+    def microseconds(self) -> int:
+        """Return the time now in microseconds since 1970 UTC, as head records hold times."""
+        return time_ns() // 1000 + self._shift
+
+    @cached_property
+    def _shift(self) -> int:
+        return self.offset // timedelta(microseconds=1)
 
 
 def _parsed(text: str) -> datetime:

@@ -1,111 +1,158 @@
-"""How Redis is reached, and what its faults are called here."""
+"""How jobs reach Redis, and what its faults are called here."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from time import monotonic
-from typing import Any, TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from dataclasses import fields
+from time import monotonic, sleep
+from typing import Any
 
-import redis
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio import Redis as AsyncRedis
-from redis.asyncio.retry import Retry as AsyncRetry
+from redis import ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import ClusterDownError, RedisError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooLate
 from redis.retry import Retry
 
 from serving.errors import StoreRefused, StoreUnavailable
-
-T = TypeVar("T")
+from serving.route import REFUSED, Answer, Answers, Command, Course, Questions, Reply, will_pass
+from serving.target import Place, address, target_of
+from serving.topology import route_of
 
 CONNECT_SECONDS = 2.0
 REPLY_SECONDS = 5.0  # a publication waits for a busy Redis; a lookup has no time for it
 PATIENCE_SECONDS = 10.0
-REFUSED = (AuthenticationError, AuthorizationError)  # to the client they are faults of the connection
-LOOKUP_SECONDS = 0.5
-LOOKUP_CONNECTIONS = 32
-URL_REMEDY = (
-    "it is no URL of a Redis: write redis://user:password@host:port/0, rediss:// for TLS, or unix:///path?db=0, with "
-    "special characters of the password percent-encoded"
-)
+PAUSES = ExponentialWithJitterBackoff(base=0.1, cap=1)
+AWAY = (NotConnected, TooLate, ClusterDownError, TryAgainError)
 
 
-def job_connection(url: str) -> redis.Redis:
-    """Return a blocking client that waits for a Redis which is away for a moment; it connects at first use.
+class Connection:
+    """The servers behind a URL, as jobs ask them; they are connected at first use.
 
-    It tries again for ten seconds. The last try may add a second's pause before it, two seconds to connect (to each
-    address of the host) and five for the answer: a command to a Redis that does not answer fails within 18 s. Refused
-    credentials fail at once.
+    Where nobody answers, or a master or a slot is on the move, it asks again for ten seconds, and so commands must bear
+    to be sent again. The last try may add a second's pause before it, two seconds to connect (to each address of a
+    host) and five for the answer: a command to a Redis that does not answer fails with `StoreUnavailable` within 18 s.
+    Refused credentials fail at once, with `StoreRefused`.
     """
-    return redis.Redis.from_url(
-        url, socket_timeout=REPLY_SECONDS, socket_connect_timeout=CONNECT_SECONDS, retry=_Patience()
-    )
 
+    def __init__(self, url: str) -> None:
+        target = target_of(url)
+        self.url = url
+        self.sharded = target.kind == "cluster"
+        self._route = route_of(target)
+        self._servers: dict[Place, _Server] = {}
 
-class _Patience(Retry):
-    """Tries again until a deadline, and at the outermost level alone: the client connects, retrying, in each retry."""
+    def ask(self, commands: Sequence[Command]) -> list[Reply]:
+        """Return the reply to each command, in order, in one round trip; raise `StoreRefused` for one that is refused.
 
-    def __init__(self) -> None:
-        super().__init__(ExponentialWithJitterBackoff(base=0.1, cap=1), retries=-1)
-        self._deadline: float | None = None
+        A reply is bytes, an int, None, or a list of these.
+        """
+        replies = self._patiently(lambda: self._route.to_keys(commands)) if commands else []
+        with redis_faults(self.url):
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return replies
 
-    def call_with_retry(self, do: Callable[[], T], *how: Any, **named: Any) -> T:
-        """Call `do` until it succeeds, the deadline is over, or the credentials are refused."""
-        if self._deadline is not None:
-            return do()
-        self._deadline = monotonic() + PATIENCE_SECONDS
+    def ask_all(self, command: Command) -> list[Reply]:
+        """Return what each master replies to a command; where one refuses it, redis' exception in the reply's place."""
+        return self._patiently(lambda: self._route.to_all(command))
+
+    def close(self) -> None:
+        """Close all connections."""
+        for server in self._servers.values():
+            server.close()
+
+    def _patiently(self, course: Callable[[], Course]) -> list[Reply]:
+        deadline, failures = monotonic() + PATIENCE_SECONDS, 0
+        with redis_faults(self.url):
+            while True:
+                try:
+                    return self._follow(course())
+                except RedisError as fault:
+                    if monotonic() > deadline or not will_pass(fault):
+                        raise
+                failures += 1
+                self.close()  # the same address may be another server's by now
+                sleep(PAUSES.compute(failures))
+
+    def _follow(self, course: Course) -> list[Reply]:
         try:
-            return super().call_with_retry(do, *how, **{**named, "is_retryable": self._may_help})
+            questions = next(course)
+            while True:
+                questions = course.send(self._answers(questions))
+        except StopIteration as end:
+            return list(end.value)
+
+    def _answers(self, questions: Questions) -> Answers:
+        """Ask all servers before the first reply is awaited, so that they work at the same time."""
+        for place in questions.keys() - self._servers.keys():
+            self._servers[place] = _Server(place)
+        sent = {place: self._servers[place].send(commands) for place, commands in questions.items()}
+        return {place: self._servers[place].receive(way, len(questions[place])) for place, way in sent.items()}
+
+
+class _Server:
+    """The connections to one server."""
+
+    def __init__(self, place: Place) -> None:
+        self._pool = ConnectionPool(**_options(place))
+
+    def send(self, commands: list[Command]) -> Any:
+        """Send commands, and return redis-py's connection that replies will come on, or the exception why none will."""
+        try:
+            wire: Any = self._pool.get_connection()
+        except RedisError as fault:
+            return fault
+        try:
+            wire.send_packed_command(wire.pack_commands(commands))
+        except RedisError as fault:
+            self._pool.release(wire)
+            return fault
+        return wire
+
+    def receive(self, sent: Any, count: int) -> Answer:
+        """Return the replies to as many commands, or why there are none."""
+        if isinstance(sent, Exception):
+            return sent
+        try:
+            return [_reply(sent) for _ in range(count)]
+        except RedisError as fault:
+            sent.disconnect()  # further replies would be taken for those of the next commands
+            return fault
         finally:
-            self._deadline = None
+            self._pool.release(sent)
 
-    def _may_help(self, fault: Exception) -> bool:
-        return not isinstance(fault, REFUSED) and self._deadline is not None and monotonic() < self._deadline
-
-
-def lookup_connection(url: str) -> AsyncRedis:
-    """Return an asynchronous client that fails fast; it connects at first use and again after a fault."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=LOOKUP_CONNECTIONS,
-        timeout=LOOKUP_SECONDS,
-        socket_timeout=LOOKUP_SECONDS,
-        socket_connect_timeout=LOOKUP_SECONDS,
-        retry=AsyncRetry(NoBackoff(), retries=1),  # once: a pooled connection may be from before a restart
-    )
-    return AsyncRedis.from_pool(pool)
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._pool.disconnect(inuse_connections=False)
 
 
-def address(url: str) -> str:
-    """Return host and port of a Redis URL, or the path of its socket, without its credentials."""
-    parts = urlsplit(url)
-    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
-
-
-def require_url(url: str) -> None:
-    """Raise `ValueError`, which does not show the URL, unless both clients can be made of it; nothing is connected.
-
-    The client itself takes a database that is no number for 0, and half of a password with a slash for a port.
-    """
+def _reply(wire: Any) -> Reply:
     try:
-        parts = urlsplit(url)
-        _require_place(parts)
-        for pool in (job_connection(url).connection_pool, lookup_connection(url).connection_pool):
-            pool.make_connection()
-    except (ValueError, TypeError, RedisError):
-        raise ValueError(URL_REMEDY) from None
+        return wire.read_response()
+    except ResponseError as refused:
+        return refused
 
 
-def _require_place(parts: SplitResult) -> None:
-    if parts.query:
-        parse_qsl(parts.query, strict_parsing=True)
-    if parts.fragment or (parts.scheme in ("redis", "rediss") and not parts.hostname):
-        raise ValueError
-    if not re.fullmatch("/.+" if parts.scheme == "unix" else "/?[0-9]*", parts.path):
-        raise ValueError
+def _options(place: Place) -> dict[str, Any]:
+    """Return what redis-py makes a connection of: raw replies, no retries of its own, and no greetings but AUTH."""
+    options: dict[str, Any] = {
+        "username": place.username,
+        "password": place.password,
+        "db": place.db,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_timeout": REPLY_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,
+    }
+    if place.path is not None:
+        return {**options, "connection_class": UnixDomainSocketConnection, "path": place.path}
+    options |= {"host": place.host, "port": place.port}
+    if place.tls is None:
+        return options
+    tls = {f"ssl_{option.name}": getattr(place.tls, option.name) for option in fields(place.tls)}
+    return {**options, "connection_class": SSLConnection, **tls}
 
 
 @contextmanager
@@ -117,7 +164,7 @@ def redis_faults(url: str) -> Iterator[None]:
         raise StoreRefused(
             f"Redis at {address(url)} refuses this user: correct the credentials in SCORELINE_REDIS_URL ({fault})"
         ) from fault
-    except (NotConnected, TooLate) as fault:
+    except AWAY as fault:
         raise StoreUnavailable(
             f"Redis at {address(url)} does not answer ({fault}): start it, or set SCORELINE_REDIS_URL"
         ) from fault

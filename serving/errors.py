@@ -14,8 +14,13 @@ ServingError
 ├── LookupRefused        a lookup that cannot be answered with a score
 │   ├── UnknownPipeline
 │   ├── UnknownKey
+│   ├── AnswerTooOld
 │   ├── KeyRefused
 │   └── TooManyKeys
+├── KeyLineRefused       a name or a pipeline that no API key can have
+├── CallerRefused        who asks may not have the answer
+│   ├── CallerUnknown    no API key, or none that is known
+│   └── PipelineForbidden
 └── ServiceError         (client) what the service answered in place of scores
     └── ServiceUnreachable
 """
@@ -77,12 +82,32 @@ class UnknownKey(LookupRefused):
     """The live generation does not have the key, and the pipeline declares no fallback."""
 
 
+class AnswerTooOld(LookupRefused):
+    """What is known of the key is older than the caller takes, and the pipeline declares no fallback."""
+
+
 class KeyRefused(LookupRefused):
     """The key is empty or too long."""
 
 
 class TooManyKeys(LookupRefused):
     """More keys in one request than the pipeline allows."""
+
+
+class KeyLineRefused(ServingError):
+    """A name or a pipeline that no API key can have."""
+
+
+class CallerRefused(ServingError):
+    """Who asks may not have the answer."""
+
+
+class CallerUnknown(CallerRefused):
+    """The request has no API key, or one that the service does not know."""
+
+
+class PipelineForbidden(CallerRefused):
+    """The API key is known, and may not read this pipeline."""
 
 
 class ServiceError(ServingError):

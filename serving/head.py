@@ -1,6 +1,7 @@
 """The head record: the one small value that says which generation of a pipeline is live."""
 
-from functools import lru_cache
+from dataclasses import field
+from functools import cached_property, lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field, PlainSerializer, TypeAdapter, ValidationError, field_validator
@@ -15,6 +16,7 @@ MOST_BATCH = 10_000  # in one request, whatever a pipeline allows
 Token = Annotated[int, Field(ge=1, lt=EXACT)]
 Count = Annotated[int, Field(ge=0, lt=EXACT)]
 Microseconds = Annotated[int, Field(gt=-EXACT, lt=EXACT)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Unsigned64 = Annotated[int, Field(ge=0, lt=2**64), PlainSerializer(str, return_type=str)]
 
 
@@ -29,10 +31,27 @@ class Model:
 
 @dataclass(frozen=True)
 class Fallback:
-    """What an unknown key is answered with."""
+    """What an unknown key is answered with: `score`, or for a caller who names one of `segments`, that segment's."""
 
-    kind: Literal["constant"]
-    score: Annotated[float, Field(allow_inf_nan=False)]
+    kind: Literal["constant", "prior"]
+    score: Finite
+    segments: dict[str, Finite] = field(default_factory=dict)
+
+    def score_of(self, segment: str | None) -> float:
+        """Return the score for a key of which nothing is known but, perhaps, its segment."""
+        return self.score if segment is None else self.segments.get(segment, self.score)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """How the fresher values of single keys are spread: by the unsalted hash, whatever layout a generation has."""
+
+    buckets: Annotated[int, Field(ge=1, lt=2**31)]
+
+    @cached_property
+    def spread(self) -> Layout:
+        """The layout whose `hash_of` and `bucket_of` place a key."""
+        return Layout(buckets=self.buckets)
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,8 @@ class Head:
 
     `token` names the generation; `as_of` and `published_at` are microseconds since 1970 UTC; `checksum` is that of
     `blocks.Tally` over all rows; `events_version` is the version of the events table that the scores were made from.
-    The layout has a column `score`.
+    The layout has a column `score`. Of one epoch, (as_of, token) only rises; a rollback, a forced publication and
+    another model begin a new epoch. `overlay` is None where nothing fresher is ever written.
     """
 
     format: Literal[1] = 1
@@ -67,6 +87,7 @@ class Head:
     published_at: Microseconds
     fallback: Fallback | None = None
     limits: Limits = Limits()
+    overlay: Overlay | None = None
 
     @field_validator("layout")
     @classmethod
@@ -81,6 +102,11 @@ class Head:
         An equal as_of is a restatement: the token that is drawn for it is the higher one.
         """
         return self.as_of > as_of
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """What rises with every change of the head: one that is lower than one seen before was brought back."""
+        return self.epoch, self.as_of, self.token
 
     def to_json(self) -> bytes:
         """Return the record as Redis holds it; equal heads give equal bytes."""

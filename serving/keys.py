@@ -9,6 +9,27 @@ def head_key(pipeline: str) -> str:
     return f"scoreline:{{{pipeline}}}:head"
 
 
+def claim_key(pipeline: str) -> str:
+    """Return the key of the token that may go live: that of the newest publisher, in the slot of the head."""
+    return f"scoreline:{{{pipeline}}}:claim"
+
+
+def refusals_key(pipeline: str) -> str:
+    """Return the key of the hash that says, by date, why the scores as of that date did not go live."""
+    return f"scoreline:{{{pipeline}}}:refusals"
+
+
 def block_key(pipeline: str, token: int, bucket: int) -> str:
     """Return the key of one block of the generation `token`."""
-    return f"scoreline:{{{pipeline}:{bucket}}}:{token}"
+    before, after = around_bucket(pipeline, token)
+    return f"{before}{bucket}{after}"
+
+
+def around_bucket(pipeline: str, token: int) -> tuple[str, str]:
+    """Return what stands before the bucket and behind it in the keys of the blocks of the generation `token`."""
+    return f"scoreline:{{{pipeline}:", f"}}:{token}"
+
+
+def overlay_key(pipeline: str, epoch: int, bucket: int) -> str:
+    """Return the key of one bucket of the overlay of an epoch, a hash by entity key."""
+    return f"scoreline:{{{pipeline}:{bucket}}}:overlay:{epoch}"

@@ -1,7 +1,7 @@
 """Where a key lives in a generation, and how one value is read from a block; `blocks` writes what this reads."""
 
 import struct
-from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from serving.errors import BlockCorrupt
 
 ColumnType = Literal["float32", "float64", "int32", "uint16", "bool"]
 Value = float | int | bool
+Row = tuple[Value, ...]  # in the order of the layout's columns
 
 STRUCTS: dict[ColumnType, struct.Struct] = {
     "float32": struct.Struct("<f"),
@@ -49,7 +50,7 @@ class Layout:
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """The place of each column, by its name, in what `find` returns."""
+        """The place of each column, by its name, in a row."""
         return {name: place for place, (name, _) in enumerate(self.columns)}
 
     @cached_property
@@ -64,6 +65,19 @@ class Layout:
     def bucket_of(self, hashed: int) -> int:
         """Return the bucket of a hash; it never falls as the hash rises, so hash order is bucket order."""
         return ((hashed >> 32) * self.buckets) >> 32
+
+    def placer(self, before: str, after: str) -> Callable[[Sequence[str]], tuple[list[int], list[str]]]:
+        """Return what gives the hashes of keys and the names of their blocks: `before`, then the bucket, then `after`.
+
+        It does for many keys what `hash_of` and `bucket_of` do for one, in a fraction of the time.
+        """
+        seed, buckets, hash_of = self.seed, self.buckets, xxhash.xxh64_intdigest
+
+        def place(keys: Sequence[str]) -> tuple[list[int], list[str]]:
+            hashes = [hash_of(key.encode(), seed) for key in keys]
+            return hashes, [f"{before}{((hashed >> 32) * buckets) >> 32}{after}" for hashed in hashes]
+
+        return place
 
     def hash_sql(self, key: str) -> str:
         """Return the Spark SQL of `hash_of` for the string expression `key`: a BIGINT of the same 64 bits."""
@@ -86,21 +100,35 @@ class Layout:
             )
         return int(count)
 
-    def find(self, block: bytes, token: int, hashed: int) -> tuple[Value, ...] | None:
-        """Return the values of one hash, in the order of the columns, or None where the block does not have it.
+    def finder(self, token: int) -> Callable[[bytes, int], Row | None]:
+        """Return what finds, in a block of the generation `token`, the values of one hash.
 
-        Raises `BlockCorrupt` where the block is not one of generation `token`.
+        They come in the order of the columns; None where the block does not have the hash. It raises `BlockCorrupt`
+        where the block is not one of that generation.
         """
-        count = self.count(block, token)
-        # A cast reads the hashes in place; it takes the byte order of the machine, little-endian wherever we run.
-        hashes = memoryview(block)[HEADER.size : HEADER.size + count * HASH_BYTES].cast("Q")
-        row = bisect_left(hashes, hashed)
-        if row == count or hashes[row] != hashed:
-            return None
-        return tuple(
-            field.unpack_from(block, HEADER.size + count * before + row * field.size)[0]
-            for field, before in self._fields
-        )
+        whole, width, unpack_header = HEADER.size, self.width, HEADER.unpack_from
+        sound, fields = (self.format, token & 0xFFFFFFFF), self._fields
+        alone, size = fields[0][0].unpack_from if len(fields) == 1 else None, fields[0][0].size
+
+        def find(block: bytes, hashed: int) -> Row | None:
+            length = len(block)
+            # Called for each key of each request: `count` says what is wrong, once something is.
+            written, count, low = unpack_header(block) if length >= whole else (0, 0, 0)
+            if (written, low) != sound or length != whole + count * width:
+                count = self.count(block, token)
+            needle, end = hashed.to_bytes(HASH_BYTES, "little"), whole + count * HASH_BYTES
+            # In a few dozen hashes a search for the bytes is faster than a bisection in Python.
+            at = block.find(needle, whole, end)
+            while at >= 0 and (at - whole) % HASH_BYTES:  # found astride of two hashes
+                at = block.find(needle, at + 1, end)
+            if at < 0:
+                return None
+            row = (at - whole) // HASH_BYTES
+            if alone is not None:
+                return alone(block, end + row * size)
+            return tuple([each.unpack_from(block, whole + count * past + row * each.size)[0] for each, past in fields])
+
+        return find
 
     @cached_property
     def _fields(self) -> tuple[tuple[struct.Struct, int], ...]:

@@ -1,39 +1,75 @@
-"""The endpoints: each resolves one head and answers from that generation alone."""
+"""The endpoints: each resolves one head and answers from that generation, and what is fresher than it."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import Response
+from fastapi import Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from serving.answers import Batch, Health, Keys, Missing, ModelVersion, Pipelines, PipelineStatus, Score, Source
+from serving.answers import (
+    Batch,
+    Health,
+    Keys,
+    MaxAge,
+    Missing,
+    ModelVersion,
+    Pipelines,
+    PipelineStatus,
+    RefusedDate,
+    Score,
+    Segment,
+    Source,
+)
+from serving.apikeys import ANYONE, Caller, require
 from serving.clock import Clock, instant
-from serving.errors import KeyRefused, LookupRefused, ServingError, StoreUnavailable, UnknownKey
+from serving.errors import AnswerTooOld, KeyRefused, LookupRefused, ServingError, StoreUnavailable, UnknownKey
 from serving.head import Head
-from serving.layout import SCORE
+from serving.heads import Live
+from serving.journal import Journal
+from serving.layout import SCORE, Row
 from serving.metrics import Metrics
 from serving.problems import log_fault, problem_of
-from serving.reader import Found, Live, Reader
+from serving.question import Found, Fresher
+from serving.reader import Reader
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller wants beside the keys: no answer older than `max_age` seconds, the fallback of its segment."""
+
+    segment: str | None = None
+    max_age: float | None = None
 
 
 class Lookup:
     """What the service answers; faults leave as this package's errors and become problem documents."""
 
-    def __init__(self, reader: Reader, clock: Clock) -> None:
+    def __init__(self, reader: Reader, clock: Clock, journal: Journal) -> None:
         self.reader = reader
         self.clock = clock
-        self.metrics = Metrics()
+        self.journal = journal
+        self.metrics = Metrics(reader, journal)
 
-    async def score(self, pipeline: str, key: str) -> Score:
+    async def score(
+        self,
+        request: Request,
+        pipeline: str,
+        key: str,
+        segment: Annotated[Segment | None, Query()] = None,
+        max_age: Annotated[MaxAge | None, Query()] = None,
+    ) -> Score:
         """The score of one key, which stands percent-encoded in the path and may hold any character, slashes too."""
-        _, (answer,) = await self._answers(pipeline, [key])
+        _, (answer,) = await self._answers(request, pipeline, [key], Wish(segment, max_age))
         if isinstance(answer, LookupRefused):
             raise answer
         return answer
 
-    async def scores(self, pipeline: str, keys: Keys) -> Batch:
+    async def scores(self, request: Request, pipeline: str, keys: Keys) -> Batch:
         """One answer for each of up to 1,000 keys (the pipeline's own limit is in `/v1/pipelines`), in their order."""
-        head, found = await self._answers(pipeline, keys.keys)
+        head, found = await self._answers(request, pipeline, keys.keys, Wish(keys.segment, keys.max_age))
         pairs = zip(keys.keys, found, strict=True)
         answers = [
             Missing(key=key, problem=problem_of(answer)) if isinstance(answer, LookupRefused) else answer
@@ -41,10 +77,11 @@ class Lookup:
         ]
         return Batch(pipeline=pipeline, generation=head.token, answers=answers)
 
-    async def pipelines(self) -> Pipelines:
-        """What is live, for every pipeline whose head can be read."""
-        now = self.clock.now()
-        return Pipelines(pipelines=[_status(head, now) for head in (await self.reader.heads()).heads])
+    async def pipelines(self, request: Request) -> Pipelines:
+        """What is live, for every pipeline that the caller may read and whose head can be read."""
+        live, now, caller = await self.reader.live(), self.clock.now(), _caller(request)
+        shown = [_status(head, live, now) for head in live.heads if caller.may_read(head.pipeline)]
+        return Pipelines(pipelines=shown)
 
     async def healthz(self) -> Health:
         """The process is up."""
@@ -62,35 +99,65 @@ class Lookup:
     async def _live(self) -> Live | None:
         """Return what is live; None where Redis does not answer, nothing where it refuses to say."""
         try:
-            return await self.reader.heads()
+            return await self.reader.live()
         except StoreUnavailable:
             return None
         except ServingError as fault:
             log_fault(fault)
             return Live([])
 
-    async def _answers(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Score | LookupRefused]]:
+    async def _answers(
+        self, request: Request, pipeline: str, keys: Sequence[str], wish: Wish
+    ) -> tuple[Head, list[Score | LookupRefused]]:
+        request.state.keys = len(keys)
+        require(_caller(request), pipeline)
         head, rows = await self.reader.lookup(pipeline, keys)
         now = self.clock.now()
-        answers = [_answer(head, key, row, now) for key, row in zip(keys, rows, strict=True)]
-        self.metrics.lookups(pipeline, answers)
+        answers = [_answer(head, (key, row), wish, now) for key, row in zip(keys, rows, strict=True)]
+        sources = Counter(answer.source if isinstance(answer, Score) else "none" for answer in answers)
+        for source, count in sources.items():
+            self.journal.looked_up(pipeline, source).keys += count
         return head, answers
 
 
-def _answer(head: Head, key: str, found: Found, now: datetime) -> Score | LookupRefused:
-    """Return the score of a key by its row in the generation; an unknown key has the fallback, if there is one."""
+def _caller(request: Request) -> Caller:
+    caller: Caller = getattr(request.state, "caller", ANYONE)
+    return caller
+
+
+def _answer(head: Head, asked: tuple[str, Found | KeyRefused], wish: Wish, now: datetime) -> Score | LookupRefused:
+    """Return the score of a key by what is known of it; where that is nothing, or too old, the fallback if any."""
+    key, found = asked
     if isinstance(found, KeyRefused):
         return found
-    if found is not None:
-        return _score(head, key, now, ("batch", float(found[head.layout.places[SCORE]])))
+    known = _known(head, key, found, now) if found is not None else None
+    if known is not None and (wish.max_age is None or known.age_seconds <= wish.max_age):
+        return known
     if head.fallback is not None:
-        return _score(head, key, now, ("fallback", head.fallback.score))
+        return _score(head, (key, head.as_of, head.fallback.score_of(wish.segment), "fallback"), now)
+    if known is not None:
+        return AnswerTooOld(
+            f"the score of {key!r} is as of {known.as_of}, more than {wish.max_age:g} s ago, and {head.pipeline} "
+            "declares no fallback"
+        )
+    return unknown(head, key)
+
+
+def unknown(head: Head, key: str) -> UnknownKey:
+    """Return what a key of which nothing is known is answered with, where the pipeline declares no fallback."""
     return UnknownKey(f"{head.pipeline} has no score for {key!r} in generation {head.token}, and no fallback")
 
 
-def _score(head: Head, key: str, now: datetime, found: tuple[Source, float]) -> Score:
-    as_of = instant(head.as_of)
-    source, score = found
+def _known(head: Head, key: str, found: Row | Fresher, now: datetime) -> Score:
+    place = head.layout.places[SCORE]
+    if isinstance(found, Fresher):
+        return _score(head, (key, found.as_of, float(found.row[place]), "stream"), now)
+    return _score(head, (key, head.as_of, float(found[place]), "batch"), now)
+
+
+def _score(head: Head, told: tuple[str, int, float, Source], now: datetime) -> Score:
+    key, since, score, source = told
+    as_of = instant(since)
     return Score(
         key=key,
         score=score,
@@ -98,7 +165,7 @@ def _score(head: Head, key: str, now: datetime, found: tuple[Source, float]) -> 
         age_seconds=(now - as_of).total_seconds(),
         source=source,
         generation=head.token,
-        model=_model(head) if source == "batch" else None,
+        model=None if source == "fallback" else _model(head),
     )
 
 
@@ -106,8 +173,9 @@ def _model(head: Head) -> ModelVersion:
     return ModelVersion(name=head.model.name, version=head.model.version)
 
 
-def _status(head: Head, now: datetime) -> PipelineStatus:
+def _status(head: Head, live: Live, now: datetime) -> PipelineStatus:
     as_of = instant(head.as_of)
+    refused = live.refusals.get(head.pipeline, {})
     return PipelineStatus(
         pipeline=head.pipeline,
         generation=head.token,
@@ -121,4 +189,8 @@ def _status(head: Head, now: datetime) -> PipelineStatus:
         fallback=head.fallback.score if head.fallback else None,
         max_keys=head.limits.batch,
         max_key_bytes=head.limits.key_bytes,
+        refusals=[
+            RefusedDate(as_of=day, verdict=why.verdict, reason=why.reason, at=instant(why.at))
+            for day, why in refused.items()
+        ],
     )

@@ -1,93 +1,90 @@
-"""What Prometheus scrapes, and the middleware that counts and times every request."""
+"""What Prometheus scrapes: the journal's numbers and what is live, told anew at each scrape."""
 
-from collections import Counter as Tallies
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime
-from time import perf_counter
+from itertools import accumulate
+from time import monotonic
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
-from serving.answers import Score
 from serving.clock import instant
-from serving.errors import LookupRefused
-from serving.reader import Live
+from serving.heads import Live
+from serving.journal import SECONDS, Journal
+from serving.reader import Reader
 
-METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+BOUNDS = [*map(str, SECONDS), "+Inf"]
+Families = Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]
 
 
 class Metrics:
-    """The metrics of one service process; labels take only names of routes and of live pipelines."""
+    """The metrics of one service process."""
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "scoreline_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
-        )
-        self._seconds = Histogram(
-            "scoreline_request_seconds", "Seconds to an answer.", ("route",), buckets=SECONDS, registry=self._registry
-        )
-        self._lookups = Counter(
-            "scoreline_lookups",
-            "Keys looked up, by where the answer came from.",
-            ("pipeline", "source"),
-            registry=self._registry,
-        )
-        self._age = Gauge(
-            "scoreline_generation_age_seconds",
-            "Seconds since the as_of of the live generation.",
-            ("pipeline",),
-            registry=self._registry,
-        )
-        self._unreadable = Gauge(
-            "scoreline_unreadable_heads", "Pipelines whose head record cannot be read.", registry=self._registry
-        )
-        self._store_up = Gauge("scoreline_store_up", "1 where Redis answers, else 0.", registry=self._registry)
-
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count and time one request."""
-        # A caller may invent methods; each would be a time series of its own.
-        known = method if method in METHODS else "other"
-        self._requests.labels(known, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
-
-    def lookups(self, pipeline: str, answers: Iterable[Score | LookupRefused]) -> None:
-        """Count the keys of one lookup."""
-        sources = Tallies(answer.source if isinstance(answer, Score) else "none" for answer in answers)
-        for source, count in sources.items():
-            self._lookups.labels(pipeline, source).inc(count)
+    def __init__(self, reader: Reader, journal: Journal) -> None:
+        self._reader, self._journal = reader, journal
 
     def scrape(self, live: Live | None, now: datetime) -> bytes:
         """Return all metrics as Prometheus text; `live` is what is live now, None where Redis does not answer."""
-        self._store_up.set(live is not None)
-        self._unreadable.set(live.unreadable if live else 0)
-        self._age.clear()
+        self._journal.fold()
+        registry = CollectorRegistry()
+        registry.register(_Told([*self._requests(), *self._store(live), *self._generations(live, now)]))
+        return generate_latest(registry)
+
+    def _requests(self) -> Families:
+        requests = CounterMetricFamily("scoreline_requests", "Requests answered.", labels=("method", "route", "status"))
+        for (method, route, status), count in self._journal.requests.items():
+            requests.add_metric((method, route, str(status)), count)
+        yield requests
+        seconds = HistogramMetricFamily("scoreline_request_seconds", "Seconds to an answer.", labels=("route",))
+        for route, timings in self._journal.timings.items():
+            buckets = list(zip(BOUNDS, map(float, accumulate(timings.counts)), strict=True))
+            seconds.add_metric((route,), buckets, timings.total)
+        yield seconds
+        lookups = CounterMetricFamily(
+            "scoreline_lookups", "Keys looked up, by where the answer came from.", labels=("pipeline", "source")
+        )
+        for labels, looked_up in self._journal.lookups.items():
+            lookups.add_metric(labels, looked_up.keys)
+        yield lookups
+        yield _counter(
+            "scoreline_log_pieces_dropped", "Pieces of the log that nobody took.", self._journal.writer.dropped
+        )
+
+    def _store(self, live: Live | None) -> Families:
+        yield _gauge("scoreline_store_up", "1 where Redis answers, else 0.", int(live is not None))
+        yield _counter("scoreline_store_faults", "Requests to Redis that failed.", self._reader.link.faults)
+        unreadable = live.unreadable if live else 0
+        yield _gauge("scoreline_unreadable_heads", "Pipelines whose head record cannot be read.", unreadable)
+        regressions = self._reader.heads.regressions
+        yield _counter("scoreline_head_regressions", "Heads that were brought back to an earlier one.", regressions)
+
+    def _generations(self, live: Live | None, now: datetime) -> Families:
+        age = GaugeMetricFamily(
+            "scoreline_generation_age_seconds", "Seconds since the as_of of the live generation.", labels=("pipeline",)
+        )
         for head in live.heads if live else ():
-            self._age.labels(head.pipeline).set((now - instant(head.as_of)).total_seconds())
-        return generate_latest(self._registry)
+            age.add_metric((head.pipeline,), (now - instant(head.as_of)).total_seconds())
+        yield age
+        checked = GaugeMetricFamily(
+            "scoreline_head_checked_seconds", "Seconds since the head was last read.", labels=("pipeline",)
+        )
+        for pipeline, plan in self._reader.heads.plans.items():
+            checked.add_metric((pipeline,), monotonic() - plan.checked)
+        yield checked
 
 
-class Observed:
-    """ASGI middleware: every request is counted and timed under its route's template."""
+class _Told(Collector):
+    def __init__(self, families: list[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]) -> None:
+        self._families = families
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
-        self.metrics = metrics
+    def collect(self) -> Families:
+        yield from self._families
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and record the status that comes back."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        started, status = perf_counter(), 500
 
-        async def watched(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)
 
-        try:
-            await self.app(scope, receive, watched)
-        finally:
-            route = getattr(scope.get("route"), "path", "none")
-            self.metrics.request(scope["method"], route, status, perf_counter() - started)
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)

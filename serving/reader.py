@@ -1,129 +1,144 @@
 """The asynchronous side of the Redis contract, for the service: resolves a head, reads that generation alone."""
 
+import asyncio
 import logging
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Sequence
 
-from redis.exceptions import ResponseError
-
-from serving.connection import lookup_connection, redis_faults
-from serving.errors import HeadUnreadable, KeyRefused, TooManyKeys, TornGeneration, UnknownPipeline
-from serving.head import Head, parse_head
-from serving.keys import PIPELINE_NAME, PIPELINES, block_key, head_key
-from serving.layout import Value
-from serving.sparing import SparingLog
-
-Row = tuple[Value, ...]
-Found = Row | KeyRefused | None
-
-LOG = SparingLog(logging.getLogger(__name__))
-
-
-@dataclass(frozen=True)
-class Live:
-    """The heads of all pipelines that have a live generation, by name; and how many others have an unreadable one."""
-
-    heads: list[Head]
-    unreadable: int = 0
+from serving.errors import KeyRefused, ServingError, TooManyKeys, TornGeneration
+from serving.head import Head
+from serving.heads import Heads, Live
+from serving.link import CountedLink, Link
+from serving.question import Found, Plan, Question
+from serving.route import Reply
+from serving.routed import link
 
 
 class Reader:
-    """One Redis, reached at first use and again after a fault; methods raise `StoreUnavailable`, `StoreRefused`."""
+    """One Redis behind a link; methods raise `StoreUnavailable` and `StoreRefused`.
 
-    def __init__(self, redis_url: str) -> None:
-        self.url = redis_url
-        self._redis = lookup_connection(redis_url)
+    The head of each pipeline is kept, to know the names of the blocks without asking, and each round trip reads it
+    again before its blocks: an answer is given only by the head that was live when its blocks were read. Lookups of
+    one tick of the event loop share a round trip.
+    """
+
+    def __init__(self, link: Link, url: str) -> None:
+        self.link = CountedLink(link, url)
+        self.heads = Heads(self.link)
+        self._waiting: list[Question] = []
+        self._rounds: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def at(cls, redis_url: str) -> "Reader":
+        """Return the reader of the Redis that a URL names."""
+        return cls(link(redis_url), redis_url)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self.link.close()
 
     async def ping(self) -> None:
         """Return when Redis answers."""
-        with redis_faults(self.url):
-            await self._redis.ping()
+        (pong,) = await self.link.ask([("PING",)])
+        self.link.accept(pong)
 
     async def head(self, pipeline: str) -> Head:
         """Return the head of the live generation, or raise `UnknownPipeline` or `HeadUnreadable`."""
-        if not re.fullmatch(PIPELINE_NAME, pipeline):
-            raise UnknownPipeline(f"{pipeline[:128]!r} is no name of a pipeline: see /v1/pipelines")
-        with redis_faults(self.url):
-            raw = cast("bytes | None", await self._redis.get(head_key(pipeline)))
-        if raw is None:
-            raise UnknownPipeline(f"no generation of pipeline {pipeline} is live: see /v1/pipelines, or publish one")
-        return parse_head(raw)
+        return (await self.heads.resolve(pipeline)).head
 
-    async def heads(self) -> Live:
-        """Return all heads; one that cannot be read is logged and counted, and hides no other."""
-        with redis_faults(self.url):
-            names = cast("set[bytes]", await self._redis.smembers(PIPELINES))
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for name in sorted(names):
-                    pipe.get(head_key(name.decode(errors="replace")))
-                records = await pipe.execute(raise_on_error=False)
-        pairs = zip(sorted(names), records, strict=True)
-        parsed = [_parsed(name, record) for name, record in pairs if record is not None]
-        heads = [head for head in parsed if head is not None]
-        return Live(heads, len(parsed) - len(heads))
+    async def live(self) -> Live:
+        """Return what is live of all pipelines."""
+        return await self.heads.live()
 
-    async def lookup(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Found]]:
-        """Return the live head, and for each key its values in that generation, or None, or why it is refused.
+    async def lookup(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Found | KeyRefused]]:
+        """Return the live head, and for each key what is known of it, or why it is refused.
 
         A generation may go between the reading of its head and that of its blocks: the head is then resolved once
         more, and only a second gap raises `TornGeneration`. Raises `UnknownPipeline`, `HeadUnreadable` and
         `BlockCorrupt`, and `TooManyKeys` by the limits in the head.
         """
+        plan = await self.heads.resolve(pipeline)
+        limits = plan.head.limits
+        if len(keys) > limits.batch:
+            raise TooManyKeys(f"{len(keys)} keys in one request: {limits.batch} is the most; split them")
+        answers: dict[str, Found | KeyRefused] = {key: _refusal(plan.head, key) for key in keys}
+        known = [key for key, refused in answers.items() if refused is None]
+        plan, found = await self._answered(plan, known) if known else (plan, [])
+        answers.update(zip(known, found, strict=True))
+        return plan.head, [answers[key] for key in keys]
+
+    def ask(self, question: Question) -> None:
+        """Have a question answered with the others of this tick."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._start)
+        self._waiting.append(question)
+
+    async def _answered(self, plan: Plan, keys: Sequence[str]) -> tuple[Plan, list[Found]]:
+        answered: asyncio.Future[tuple[Plan, list[Found]]] = asyncio.get_running_loop().create_future()
+
+        def answer(by: Plan, found: list[Found] | ServingError) -> None:
+            if answered.done():  # the caller has gone
+                return
+            if isinstance(found, ServingError):
+                answered.set_exception(found)
+            else:
+                answered.set_result((by, found))
+
+        self.ask(Question(plan, keys, answer))
+        return await answered
+
+    def _start(self) -> None:
+        questions, self._waiting = self._waiting, []
+        task = asyncio.get_running_loop().create_task(self._round(questions))
+        self._rounds.add(task)
+        task.add_done_callback(self._rounds.discard)
+
+    async def _round(self, questions: list[Question]) -> None:
+        """Ask all in one round trip: heads first, then blocks, then entries of overlays."""
+        for question in questions:
+            question.begin()
+        plans = list(dict.fromkeys([question.plan for question in questions]))
+        commands = [plan.resolve for plan in plans]
+        commands.append(("MGET", *[name for question in questions for name in question.names]))
+        for question in questions:
+            commands += question.entries
         try:
-            return await self._lookup(pipeline, keys)
-        except TornGeneration:
-            return await self._lookup(pipeline, keys)
+            replies = await self.link.ask(commands)
+            blocks = self.link.accept(replies[len(plans)])
+        except ServingError as fault:
+            for question in questions:
+                _tell(question, fault)
+            return
+        live = {plan: self.heads.verified(plan, record) for plan, record in zip(plans, replies, strict=False)}
+        block, entry = 0, len(plans) + 1
+        for question in questions:
+            past, end = block + len(question.names), entry + len(question.entries)
+            self._settle(question, live[question.plan], blocks[block:past], replies[entry:end])
+            block, entry = past, end
 
-    async def _lookup(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Found]]:
-        head = await self.head(pipeline)
-        if len(keys) > head.limits.batch:
-            raise TooManyKeys(f"{len(keys)} keys in one request: {head.limits.batch} is the most; split them")
-        layout = head.layout
-        found: dict[str, Found] = {key: _refusal(head, key) for key in keys}
-        hashes = {key: layout.hash_of(key) for key, refused in found.items() if refused is None}
-        blocks = await self._blocks(head, [layout.bucket_of(hashed) for hashed in hashes.values()])
-        for key, hashed in hashes.items():
-            found[key] = layout.find(blocks[layout.bucket_of(hashed)], head.token, hashed)
-        return head, [found[key] for key in keys]
+    def _settle(
+        self, question: Question, live: Plan | ServingError, blocks: Sequence[bytes | None], entries: Sequence[Reply]
+    ) -> None:
+        if live is question.plan:
+            self._read(question, blocks, entries)
+        elif isinstance(live, ServingError):
+            _tell(question, live)
+        else:  # another generation has gone live: its blocks are asked for now
+            question.plan = live
+            self.ask(question)
 
-    async def _blocks(self, head: Head, buckets: Iterable[int]) -> dict[int, bytes]:
-        """Return each distinct bucket's block of the generation of `head`."""
-        blocks = {}
-        distinct = list(dict.fromkeys(buckets))
-        found = await self._get([block_key(head.pipeline, head.token, bucket) for bucket in distinct])
-        for bucket, block in zip(distinct, found, strict=True):
-            if block is None:
-                raise TornGeneration(
-                    f"{head.pipeline}: generation {head.token} lacks bucket {bucket}: publish it again"
-                )
-            blocks[bucket] = block
-        return blocks
-
-    async def _get(self, names: list[str]) -> list[bytes | None]:
-        if not names:
-            return []
-        with redis_faults(self.url):
-            return cast("list[bytes | None]", await self._redis.mget(names))
-
-
-def _parsed(name: bytes, record: bytes | ResponseError) -> Head | None:
-    try:
-        return _head_of(record)
-    except HeadUnreadable as fault:
-        LOG.tell(f"HeadUnreadable of pipeline {name.decode(errors='replace')}", fault)
-        return None
-
-
-def _head_of(record: bytes | ResponseError) -> Head:
-    if isinstance(record, ResponseError):
-        raise HeadUnreadable(f"a head that is no record ({record}): publish again") from record
-    return parse_head(record)
+    def _read(self, question: Question, blocks: Sequence[bytes | None], entries: Sequence[Reply]) -> None:
+        found: list[Found] | ServingError
+        try:
+            found = question.read(blocks, [self.link.accept(entry) for entry in entries] if entries else entries)
+        except TornGeneration as fault:
+            if not question.torn:  # perhaps it was removed just now: the head will say
+                question.torn = True
+                self.ask(question)
+                return
+            found = fault
+        except ServingError as fault:
+            found = fault
+        _tell(question, found)
 
 
 def _refusal(head: Head, key: str) -> KeyRefused | None:
@@ -131,3 +146,10 @@ def _refusal(head: Head, key: str) -> KeyRefused | None:
     if 1 <= size <= head.limits.key_bytes:
         return None
     return KeyRefused(f"a key of {size} bytes: send one of 1 to {head.limits.key_bytes} bytes in UTF-8")
+
+
+def _tell(question: Question, found: list[Found] | ServingError) -> None:
+    try:
+        question.answer(question.plan, found)
+    except Exception:  # others wait for the same round trip
+        logging.getLogger(__name__).exception("an answer could not be given")

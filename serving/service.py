@@ -1,49 +1,76 @@
 """The lookup service: one ASGI application over one Redis."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Security, params
+from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.convertors import register_url_convertor
+from starlette.types import ASGIApp
 
-from serving.intake import BoundedBody, KeyConvertor, require_utf8
+from serving.apikeys import KeyRing
+from serving.clock import Clock
+from serving.intake import MOST_BODY_BYTES, BoundedBody, Guarded, KeyConvertor, Noted, require_utf8
+from serving.journal import Journal
+from serving.logs import BulkWriter
 from serving.lookup import Lookup
-from serving.metrics import Observed
-from serving.problems import DOCUMENTED, install_problems
+from serving.problems import documented, install_problems
 from serving.reader import Reader
-from serving.settings import settings
+from serving.settings import Settings
 
-MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON
+STDOUT = 1
 
 
-def create() -> FastAPI:
-    """Return the application, by the settings of this process; it connects to Redis at the first request."""
-    reader = Reader(settings().redis_url)
-    lookup = Lookup(reader, settings().clock)
+@dataclass(frozen=True)
+class Service:
+    """What all requests of a process share."""
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await reader.close()
+    reader: Reader
+    keyring: KeyRing
+    journal: Journal
+    clock: Clock
 
-    app = FastAPI(title="Scoreline", summary="Precomputed scores by key.", version="1", lifespan=lifespan)
+    @classmethod
+    def by(cls, found: Settings) -> "Service":
+        """Return the service of some settings; it connects to Redis at the first request."""
+        return cls(Reader.at(found.redis_url), KeyRing(found.api_keys_file), Journal(BulkWriter(STDOUT)), found.clock)
+
+    async def close(self) -> None:
+        """Close the connections, and write what is left of the log."""
+        await self.reader.close()
+        self.journal.close()
+
+
+def create(service: Service) -> ASGIApp:
+    """Return the application; its documents need no other host."""
+    app = FastAPIOffline(title="Scoreline", summary="Precomputed scores by key.", version="1", redoc_url=None)
     app.add_middleware(BoundedBody, most=MOST_BODY_BYTES)
-    app.add_middleware(Observed, metrics=lookup.metrics)
     install_problems(app)
-    _route(app, lookup)
-    return app
+    _route(app, service)
+    return Noted(Guarded(app, service.keyring), service.journal)
 
 
-def _route(app: FastAPI, lookup: Lookup) -> None:
+def _route(app: FastAPI, service: Service) -> None:
     register_url_convertor("key", KeyConvertor())
-    utf8 = [Depends(require_utf8)]
-    app.get("/v1/scores/{pipeline}/{key:key}", responses=_documented(404, 422, 503), dependencies=utf8)(lookup.score)
-    app.post("/v1/scores/{pipeline}", responses=_documented(400, 404, 413, 422, 503))(lookup.scores)
-    app.get("/v1/pipelines", responses=_documented(503))(lookup.pipelines)
+    lookup = Lookup(service.reader, service.clock, service.journal)
+    keys = _security(service.keyring)
+    utf8 = [Depends(require_utf8), *keys]
+    problems = documented(401, 403) if keys else {}
+    app.get("/v1/scores/{pipeline}/{key:key}", responses=documented(404, 422, 503) | problems, dependencies=utf8)(
+        lookup.score
+    )
+    app.post("/v1/scores/{pipeline}", responses=documented(400, 404, 413, 422, 503) | problems, dependencies=keys)(
+        lookup.scores
+    )
+    app.get("/v1/pipelines", responses=documented(503) | problems, dependencies=keys)(lookup.pipelines)
     app.get("/healthz")(lookup.healthz)
-    app.get("/readyz", responses=_documented(503))(lookup.readyz)
+    app.get("/readyz", responses=documented(503))(lookup.readyz)
     app.get("/metrics", include_in_schema=False)(lookup.scrape)
 
 
-def _documented(*statuses: int) -> dict[int | str, dict[str, object]]:
-    return {status: DOCUMENTED[status] for status in statuses}
+def _security(keyring: KeyRing) -> list[params.Depends]:
+    """Return what tells of API keys in the OpenAPI document; `Guarded` is what checks them."""
+    if keyring.path is None:
+        return []
+    bearer = HTTPBearer(auto_error=False, description="An API key.")
+    return [Security(bearer), Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key."))]

@@ -1,14 +1,15 @@
 """The settings of store and service, read once from the environment (SCORELINE_...)."""
 
 from functools import cache
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serving.clock import Clock
-from serving.connection import require_url
 from serving.errors import SettingsError
+from serving.target import target_of
 
 PREFIX = "SCORELINE_"
 
@@ -18,7 +19,7 @@ def _clock(value: object) -> object:
 
 
 def _url(value: str) -> str:
-    require_url(value)
+    target_of(value)
     return value
 
 
@@ -31,6 +32,7 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_url)] = "redis://127.0.0.1:6379/0"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8700
+    api_keys_file: Path | None = None
     clock: Annotated[Clock, NoDecode, BeforeValidator(_clock)] = Clock()
 
 

@@ -17,12 +17,16 @@ class SparingLog:
         self._quiet_until: dict[str, float] = {}
         self._kept_back: Counter[str] = Counter()
 
-    def tell(self, kind: str, message: object) -> None:
-        """Log `kind: message`, or count it where one of its kind was logged a moment ago."""
+    def tell(self, kind: str, message: object, request_id: str = "") -> None:
+        """Log `kind: message`, or count it where one of its kind was logged a moment ago.
+
+        `request_id` is of the request that met it, if one did.
+        """
         now = monotonic()
         if now < self._quiet_until.get(kind, -inf):
             self._kept_back[kind] += 1
             return
         self._quiet_until[kind] = now + self._seconds
         kept = self._kept_back.pop(kind, 0)
-        self._log.warning("%s: %s%s", kind, message, f" ({kept} more since the last such line)" if kept else "")
+        more = f" ({kept} more since the last such line)" if kept else ""
+        self._log.warning("%s: %s%s", kind, message, more, extra={"request_id": request_id} if request_id else None)

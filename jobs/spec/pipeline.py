@@ -4,7 +4,10 @@ import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
+
+from jobs.spec.declared import Declared
+from jobs.spec.publication import Fallback, Publication
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 SQL_TYPE = re.compile(
@@ -83,12 +86,6 @@ SqlType = Annotated[str, AfterValidator(_sql_type)]
 Landing = Annotated[str, AfterValidator(_landing)]
 Alias = Annotated[str, AfterValidator(_alias)]
 Cron = Annotated[str, AfterValidator(_cron)]
-
-
-class Declared(BaseModel):
-    """Base of all that a YAML declares: unknown fields are mistakes, and nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Schedule(Declared):
@@ -202,20 +199,6 @@ class ScoreRef(Declared):
     suite: Identifier = Field("scores", description="Expectation suite of the scores.")
 
 
-class Publication(Declared):
-    """How scores are published to Redis."""
-
-    keep: PositiveInt = Field(3, description="Generations that stay, for rollback.")
-    keys_per_block: int = Field(64, ge=1, le=1024, description="Entity keys that share one packed block, on average.")
-
-
-class Fallback(Declared):
-    """What an unknown entity key gets."""
-
-    kind: Literal["constant"] = Field("constant", description="constant: one score for all unknown keys.")
-    score: float = Field(allow_inf_nan=False, description="The score that an unknown key gets, marked as fallback.")
-
-
 class Pipeline(Declared):
     """A pipeline: all of one YAML file."""
 
@@ -235,7 +218,7 @@ class Pipeline(Declared):
     training: Training
     model: ModelRef
     scores: ScoreRef = Field(default_factory=lambda: ScoreRef(suite="scores"))
-    publication: Publication = Field(default_factory=lambda: Publication(keep=3, keys_per_block=64))
+    publication: Publication = Field(default_factory=lambda: Publication.model_validate({}))
     fallback: Fallback | None = Field(None, description="What an unknown key gets; without it, 404.")
 
     @model_validator(mode="after")

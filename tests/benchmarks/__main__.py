@@ -1,121 +1,82 @@
-"""Measures beside real peers, alternating, and writes var/bench/results.json: `make bench`."""
+"""`make bench`: measures beside real peers, prints a table, and writes var/bench/results.json."""
 
-import json
-import platform
-import shutil
-import statistics
-import subprocess
-import tempfile
+import argparse
+import signal
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from serving.blocks import pack_buckets
-from serving.layout import Layout
-from serving.store import Store
-from tests.conftest import ROOT, await_port, free_port, redis_binary, stop
+from infra.setup.errors import SetupError
+from tests.benchmarks import closed_loop, feature_store, open_loop, publication, visibility
+from tests.benchmarks.machine import described
+from tests.benchmarks.result import Result, Skipped, save, table
+from tests.benchmarks.stage import QUICK, Failed, Scale, Stage
+from tests.conftest import ROOT
 
-KEYS = 1_000_000
-ROUNDS = 5
-PIPELINE = "bench"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A median beside its peer's; `ratio` is how many times better."""
-
-    name: str
-    value: float
-    unit: str
-    peer: str
-    peer_value: float
-    ratio: float
-
-
-def load_and_memory(redis_url: str, port: int, folder: Path) -> list[Result]:
-    """Pack and write ready scores as blocks, against `redis-cli --pipe` of one ready-made SET a key."""
-    chance = np.random.default_rng(1)
-    hashes = np.sort(chance.integers(0, 2**63, KEYS, dtype=np.uint64) * np.uint64(2))
-    scores = chance.random(KEYS, dtype=np.float32)
-    layout = Layout.fitting(KEYS, 64)
-    commands = folder / "sets.txt"
-    commands.write_text("".join(f"SET customer:{n:08d} {score:.6f}\r\n" for n, score in enumerate(scores)))
-
-    def blocks(store: Store) -> None:
-        store.write_blocks(PIPELINE, 1, pack_buckets(layout, 1, range(layout.buckets), hashes, [scores]))
-
-    def sets(_: Store) -> None:
-        with commands.open("rb") as ready:
-            command = ["redis-cli", "-p", str(port), "--pipe"]
-            subprocess.run(command, stdin=ready, stdout=subprocess.DEVNULL, check=True)
-
-    with Store(redis_url) as store:
-        ours, theirs = alternate(store, blocks), alternate(store, sets)
-        seconds, peers = [], []
-        memory = peer_memory = 0.0
-        for _ in range(ROUNDS):
-            s, memory = ours()
-            p, peer_memory = theirs()
-            seconds.append(s)
-            peers.append(p)
-    rate, peer_rate = KEYS / statistics.median(seconds), KEYS / statistics.median(peers)
-    peer = "redis-cli --pipe, one SET a key"
-    return [
-        Result("load_blocks_vs_redis_cli_pipe", rate, "keys/s", peer, peer_rate, rate / peer_rate),
-        Result("memory_bytes_per_key", memory, "B", "one string a key", peer_memory, peer_memory / memory),
-    ]
+FOLDER = ROOT / "var" / "bench"
+FAILED = "failed: "
+WIDTH = 132
+# What measures what: the results of one line come from the same runs.
+BENCHMARKS: dict[tuple[str, ...], Callable[[Stage], Iterator[Result]]] = {
+    ("publish_vs_redis_cli_pipe", "memory_bytes_per_key"): publication.load_and_memory,
+    ("publish_cold_verified_s",): publication.cold,
+    ("publish_vs_feast",): feature_store.publish,
+    ("swap_visible_ms",): visibility.swaps,
+    ("rollback_visible_ms",): visibility.rollbacks,
+    ("lookup_vs_webdis",): closed_loop.vs_webdis,
+    ("lookup_vs_fastapi",): closed_loop.vs_fastapi,
+    ("lookup_vs_feast",): feature_store.lookup,
+    ("batch_lookup_keys_per_s",): closed_loop.batches,
+    ("lookup_p99_ms_at_5000",): open_loop.at_5000,
+    ("lookup_p99_during_publish",): open_loop.during_publication,
+}
 
 
-def alternate(store: Store, load: Callable[[Store], None]) -> Callable[[], tuple[float, float]]:
-    """Return what empties Redis, loads, and gives (seconds, bytes of memory a key)."""
-
-    def measured() -> tuple[float, float]:
-        redis = store._redis
-        redis.flushall()
-        before = int(redis.info("memory")["used_memory"])
-        start = time.monotonic()
-        load(store)
-        seconds = time.monotonic() - start
-        used = int(redis.info("memory")["used_memory"]) - before
-        return seconds, used / KEYS
-
-    return measured
-
-
-def main() -> None:
-    """Run all benchmarks."""
-    console = Console()
-    if shutil.which("redis-cli") is None:
-        raise SystemExit("make bench needs redis-cli as the peer: install Debian's redis-tools or Homebrew's redis")
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            await_port(port)
-            console.print(f"{KEYS:,} float32 scores, {ROUNDS} alternating rounds ...")
-            results = load_and_memory(f"redis://127.0.0.1:{port}/0", port, Path(folder))
-        finally:
-            stop(process)
-    out = ROOT / "var" / "bench" / "results.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps([asdict(result) for result in results], indent=2))
-    console.print(shown(results))
-    console.print(f"{platform.machine()}, Python {platform.python_version()}; written to var/bench/results.json")
+def main() -> int:
+    """Run all benchmarks, or those that measure the one named; 1 where one failed."""
+    asked, console, start = parsed(), Console(width=WIDTH), time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped then too
+    say = partial(console.print, highlight=False)
+    say(machine := described())
+    results: list[Result] = []
+    with Stage(FOLDER, QUICK if asked.quick else Scale(), lambda text: say(f"  {text}")) as stage:
+        for names in chosen(asked.only):
+            say(f"{' and '.join(names)}:")
+            results += measured(names, stage)
+            save(results, FOLDER / "results.json")
+    say(table(results))
+    for result in results:
+        say(f"{result.name}: {result.note}")
+    say(f"{machine}. {time.monotonic() - start:.0f} s in all; written to {FOLDER / 'results.json'}")
+    return 1 if any(result.note.startswith(FAILED) for result in results) else 0
 
 
-def shown(results: list[Result]) -> Table:
-    """Return the results as a table."""
-    table = Table("name", "median", "unit", "peer", "peer's median", "ratio", title="Medians of alternating rounds")
-    for one in results:
-        table.add_row(one.name, f"{one.value:,.1f}", one.unit, one.peer, f"{one.peer_value:,.1f}", f"{one.ratio:.2f}")
-    return table
+def parsed() -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="make bench", description="Measures beside real peers.")
+    names = [name for names in BENCHMARKS for name in names]
+    parser.add_argument("--only", choices=names, help="one result, with what comes from the same runs")
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that all works, measures nothing")
+    return parser.parse_args()
+
+
+def chosen(only: str | None) -> list[tuple[str, ...]]:
+    """Return what to run, in order."""
+    return [names for names in BENCHMARKS if only is None or only in names]
+
+
+def measured(names: tuple[str, ...], stage: Stage) -> list[Result]:
+    """Return the results, or that there are none, and why."""
+    try:
+        return list(BENCHMARKS[names](stage))
+    except (Skipped, SetupError) as reason:
+        return [Result(name, None, "", note=f"skipped: {reason}") for name in names]
+    except Failed as fault:
+        return [Result(name, None, "", note=f"{FAILED}{fault}") for name in names]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Every spark-submit of a run, rendered by Airflow itself from a run in its database."""
 
 import os
+from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -54,7 +55,7 @@ def run(dag: DAG) -> DagRun:
     return created
 
 
-def run_by_hand(dag: DAG, day: DateTime) -> DagRun:
+def run_by_hand(dag: DAG, day: DateTime, **conf: str) -> DagRun:
     """Return a run for a day, as Airflow's command line makes it: with yesterday's real data interval."""
     scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
     return scheduled.create_dagrun(
@@ -65,6 +66,7 @@ def run_by_hand(dag: DAG, day: DateTime) -> DagRun:
         run_type=DagRunType.MANUAL,
         triggered_by=DagRunTriggeredByType.TEST,
         state=DagRunState.RUNNING,
+        conf=conf,
     )
 
 
@@ -83,7 +85,7 @@ def rendered(dag: DAG, run: DagRun, task_id: str) -> SubmitJob:
             map_index=-1,
             dag_version_id=UUID(str(row.dag_version_id)),
         )
-    task = dag.get_task(task_id)
+    task = copy(dag.get_task(task_id))  # rendering writes into it
     assert isinstance(task, SubmitJob)
     supervisor = InProcessTestSupervisor(
         id=what.id,
@@ -110,6 +112,13 @@ def test_command(dag: DAG, run: DagRun, task_id: str) -> None:
 
     lines = "\n".join(command).replace(str(ROOT), "<project>")
     assert f"{lines}\n" == (SNAPSHOTS / f"{task_id}.txt").read_text("utf-8")
+
+
+def test_a_run_may_force_its_publication_and_says_why(dag: DAG) -> None:
+    reason = "it's right; the {{ shops }} closed"
+    task = rendered(dag, run_by_hand(dag, DateTime(1998, 6, 4, tzinfo=UTC), force=reason), "publish")
+
+    assert task._get_hook()._build_spark_submit_command(task.application)[-1] == f"--force={reason}"
 
 
 def test_snapshots_cover_every_spark_submit(dag: DAG) -> None:

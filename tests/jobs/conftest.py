@@ -9,9 +9,13 @@ from pyspark.sql import SparkSession
 
 from jobs.ingest import ingest
 from jobs.landing import days_between
+from jobs.ledger import Ledger
 from jobs.registry import ModelVersion
 from jobs.run import Run
+from jobs.tables import publications_table
+from serving.clock import Clock
 from serving.store import Store
+from tests.jobs.sites import NAME, Site
 from tests.project import Project, purchases, scored
 from tests.registered import register_small
 
@@ -64,5 +68,12 @@ def jobs_redis_url(redis_url: str) -> str:
 def store(jobs_redis_url: str) -> Iterator[Store]:
     """The database, emptied."""
     with Store(jobs_redis_url) as store:
-        store._redis.flushdb()
+        store.ask("FLUSHDB")
         yield store
+
+
+@pytest.fixture
+def site(project: Project, store: Store) -> Site:
+    """A ledger and a database without generations."""
+    project.lake.create(publications_table(NAME))
+    return Site(project.pipeline(), store, Ledger.of(project.settings, NAME, Clock()))

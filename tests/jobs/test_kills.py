@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
@@ -97,8 +98,8 @@ class Site:
         """Tell whether a step is at work: it has staged something, or written blocks that are not live yet."""
         if step != "publish":
             return any((self.project.folder / "lake/staging/purchase_propensity").glob(f"{step}*/*/*/*/*.parquet"))
-        with Store(self.redis_url) as store:
-            return any(True for _ in store._redis.scan_iter(match="scoreline:{purchase_propensity:*"))
+        with redis.Redis.from_url(self.redis_url) as raw:
+            return any(True for _ in raw.scan_iter(match="scoreline:{purchase_propensity:*"))
 
     def state(self) -> dict[str, object]:
         """What anybody can see: rows by content, and what is live."""
@@ -130,7 +131,7 @@ def site(tmp_path: Path, spark: SparkSession, redis_url: str) -> Site:
     databases = [f"{redis_url.removesuffix('/0')}/{number}" for number in (4, 5)]
     for url in databases:
         with Store(url) as store:
-            store._redis.flushdb()
+            store.ask("FLUSHDB")
     return Site(project, *databases)
 
 

@@ -18,12 +18,16 @@ from jobs.registry import ModelVersion
 from jobs.run import Run
 from serving.clock import Clock, microseconds
 from serving.errors import StoreUnavailable
+from serving.head import Overlay
 from serving.keys import block_key
+from serving.refusals import RefusalStore
 from serving.store import Store
 from tests.conftest import free_port
 from tests.jobs.conftest import DAY
+from tests.jobs.populations import declaring
 from tests.project import Project, bits, scored
 from tests.registered import register_small
+from tests.serving.publishing import raw
 
 SCORES = "scores/purchase_propensity"
 
@@ -36,7 +40,7 @@ def test_what_is_live_is_what_the_table_has(filled: Project, run: Run, store: St
     blocks = dict(store.read_blocks(head.pipeline, head.token, range(head.layout.buckets)))
     for key, score_bits in expected.items():
         hashed = head.layout.hash_of(key)
-        found = head.layout.find(blocks[head.layout.bucket_of(hashed)], head.token, hashed)
+        found = head.layout.finder(head.token)(blocks[head.layout.bucket_of(hashed)], hashed)
         assert found is not None
         assert struct.pack("<f", found[0]) == score_bits
     assert head.rows == len(expected)
@@ -78,20 +82,28 @@ def test_a_generation_that_differs_is_found(
     real = generation.read_back
 
     def after_damage(spread: DataFrame, built: generation.Generation) -> object:
-        redis: Any = store._redis
+        client = raw(store)
         first, second = (block_key(built.pipeline, built.token, bucket) for bucket in (0, 1))
         if damage == "flipped":
-            redis.setrange(first, 40, bytes([redis.getrange(first, 40, 40)[0] ^ 1]))
+            client.setrange(first, 40, bytes([client.getrange(first, 40, 40)[0] ^ 1]))
         elif damage == "lost":
-            redis.delete(first)
+            client.delete(first)
         else:
-            redis.set(second, redis.get(first))
+            client.set(second, client.get(first))
         return real(spread, built)
 
-    monkeypatch.setattr(generation, "read_back", after_damage)
-    with pytest.raises(GenerationDiffers, match=r"generation \d+"):
-        publish(run, jobs_redis_url)
+    refusals = RefusalStore(store, "purchase_propensity")
+    with monkeypatch.context() as patched:
+        patched.setattr(generation, "read_back", after_damage)
+        with pytest.raises(GenerationDiffers, match=r"generation \d+") as differs:
+            publish(run, jobs_redis_url)
     assert store.observe("purchase_propensity")[0] == live
+    refusal = refusals.read()[run.as_of.date()]
+    assert (refusal.verdict, refusal.reason) == ("differs", str(differs.value))
+    names = raw(store).scan_iter(match="scoreline:{purchase_propensity:*")
+    assert len({name.rsplit(b":", 1)[1] for name in names}) == 1
+    publish(run, jobs_redis_url)
+    assert refusals.read() == {}
 
 
 def test_a_ledger_that_was_lost_takes_no_live_token(
@@ -140,7 +152,7 @@ def test_who_was_overtaken_does_not_go_live(
         real(*given)
 
     monkeypatch.setattr(generation, "write", overtaken)
-    with pytest.raises(Overtaken, match="another generation went live"):
+    with pytest.raises(Overtaken, match="another publication began meanwhile"):
         publish(run, jobs_redis_url)
     head = store.head("purchase_propensity")
     assert head is not None
@@ -193,9 +205,24 @@ def test_the_last_generations_stay_and_older_ones_go(run: Run, store: Store, job
         later = Clock(timedelta(days=1, minutes=minute))
         publish(replace(run, clock=later), jobs_redis_url)
         heads.append(store.head("purchase_propensity"))
-    there = [len(list(store._redis.scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
+    there = [len(list(raw(store).scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
     buckets = heads[-1].layout.buckets if heads[-1] else 0
     assert there == [0] * 2 + [buckets] * run.pipeline.publication.keep
+
+
+def test_an_overlay_keeps_its_buckets_whatever_layout_the_next_generation_has(
+    run: Run, store: Store, jobs_redis_url: str
+) -> None:
+    heads = []
+    for keys_per_block in (64, 16):
+        publish(declaring(run, overlay=True, keys_per_block=keys_per_block), jobs_redis_url)
+        heads.append(store.head("purchase_propensity"))
+    first, second = heads
+    assert first is not None
+    assert second is not None
+    assert first.overlay == second.overlay == Overlay(first.layout.buckets)
+    assert second.layout.buckets > first.layout.buckets
+    assert second.epoch == first.epoch
 
 
 def test_without_redis_it_says_so_and_a_later_try_goes_live(run: Run, store: Store, jobs_redis_url: str) -> None:

@@ -14,6 +14,7 @@ from hypothesis import settings
 from serving.client import Client
 from serving.store import Store
 from tests.conftest import ROOT, await_port, free_port, redis_binary, stop
+from tests.serving.topologies import Cluster, Site
 
 # What a property test asserts is never how fast this machine is just now.
 settings.register_profile("untimed", deadline=None)
@@ -33,15 +34,29 @@ def redis_at(port: int, folder: Path, *options: str) -> Iterator[subprocess.Pope
 
 
 @contextmanager
-def service_at(redis_url: str, clock: str, stderr: IO[bytes] | None = None) -> Iterator[str]:
-    """Run the lookup service on a free port until the block ends; gives its URL."""
+def service_at(redis_url: str, clock: str = "real", log: IO[bytes] | None = None, **settings: str) -> Iterator[str]:
+    """Run the lookup service on a free port until the block ends; gives its URL.
+
+    `settings` are others of its SCORELINE_... variables, by name in lower case. All that it logs goes to `log`; without
+    one its faults alone are shown.
+    """
+    with process_at(redis_url, clock, log, **settings) as (url, _):
+        yield url
+
+
+@contextmanager
+def process_at(
+    redis_url: str, clock: str = "real", log: IO[bytes] | None = None, **settings: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run the lookup service as `service_at` does; gives its URL and its process, which may end before the block."""
     port = free_port()
-    environment = {"SCORELINE_REDIS_URL": redis_url, "SCORELINE_PORT": str(port), "SCORELINE_CLOCK": clock}
+    told = {"redis_url": redis_url, "port": str(port), "clock": clock, **settings}
+    environment = {**os.environ, **{f"SCORELINE_{name.upper()}": value for name, value in told.items()}}
     command = [sys.executable, "-m", "serving"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stderr=stderr)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log or subprocess.DEVNULL, stderr=log)
     try:
         await_port(port)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
         stop(process)
 
@@ -49,6 +64,23 @@ def service_at(redis_url: str, clock: str, stderr: IO[bytes] | None = None) -> I
 @pytest.fixture(scope="session")
 def store(redis_url: str) -> Iterator[Store]:
     with Store(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of three masters with the users of infra/redis, for the whole session."""
+    with ExitStack() as stack:
+        site = Site(tmp_path_factory.mktemp("cluster"), stack)
+        yield Cluster(site, site.cluster())
+
+
+@pytest.fixture(scope="session", params=["server", "cluster"])
+def any_store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store over one server, and one over a cluster, where it signs in as the publisher."""
+    named = {"server": "redis_url", "cluster": "cluster"}[request.param]
+    place: str | Cluster = request.getfixturevalue(named)
+    with Store(place if isinstance(place, str) else place.url("publisher")) as opened:
         yield opened
 
 

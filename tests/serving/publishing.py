@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
+import redis
 
 from serving.blocks import Tally, audit, pack_buckets, tally
 from serving.head import Fallback, Head, Model
@@ -46,11 +48,8 @@ def write(store: Store, head: Head, scores: Scores) -> None:
     buckets = range(head.layout.buckets)
     blocks = pack_buckets(head.layout, head.token, buckets, *arrays(head.layout, scores))
     assert store.write_blocks(head.pipeline, head.token, blocks) == head.layout.buckets
-    found = sum(
-        (audit(head.layout, head.token, *pair) for pair in store.read_blocks(head.pipeline, head.token, buckets)),
-        start=Tally(),
-    )
-    assert found == Tally(head.rows, head.checksum)
+    found = list(store.read_blocks(head.pipeline, head.token, buckets))
+    assert audit(head.layout, head.token, found) == Tally(head.rows, head.checksum)
 
 
 def publish(store: Store, pipeline: str, token: int, scores: Scores, fallback: float | None = None) -> Head:
@@ -58,8 +57,18 @@ def publish(store: Store, pipeline: str, token: int, scores: Scores, fallback: f
     head = head_for(pipeline, token, scores)
     if fallback is not None:
         head = replace(head, fallback=Fallback("constant", fallback))
+    assert store.claim(pipeline, token)
     write(store, head, scores)
     store.register(pipeline)
-    observed, _ = store.observe(pipeline)
-    assert store.swap(observed, head)
+    assert store.swap(head) == "live"
     return head
+
+
+@cache
+def client_of(url: str) -> Any:
+    return redis.Redis.from_url(url)
+
+
+def raw(store: Store) -> Any:
+    """Return redis-py's own client of the one server of a store, for what only a test does."""
+    return client_of(store.url)

@@ -1,6 +1,7 @@
 """What a caller learns when the store is damaged, and what stays readable beside the damage."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,7 +16,8 @@ from serving.head import Head
 from serving.keys import PIPELINES, block_key, head_key
 from serving.problems import _document
 from serving.reader import Reader
-from serving.service import create
+from serving.service import Service, create
+from serving.settings import Settings
 from serving.store import Store
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at, service_at
@@ -70,9 +72,12 @@ def test_a_fault_of_our_own_shows_no_insides(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("secret of serving/reader.py at 127.0.0.1")
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(create(), raise_app_exceptions=False)
+        service = Service.by(Settings())
+        transport = httpx.ASGITransport(create(service), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            return await client.get("/v1/scores/p/a")
+            answer = await client.get("/v1/scores/p/a")
+        await service.close()
+        return answer
 
     monkeypatch.setattr(Reader, "lookup", broken)
     answer = asyncio.run(ask())
@@ -90,7 +95,7 @@ def test_a_body_full_of_faults_is_refused_in_few_words(service_url: str, keys: b
 
 def test_of_many_faults_a_few_are_told() -> None:
     fault = RequestValidationError([{"loc": ("body", number), "msg": "wrong"} for number in range(10)])
-    assert _document(fault).detail == "body.0: wrong; body.1: wrong; body.2: wrong; and 7 more"
+    assert _document(fault, "id").detail == "body.0: wrong; body.1: wrong; body.2: wrong; and 7 more"
 
 
 def test_an_unreadable_head_hides_no_other(servers: ExitStack, tmp_path: Path) -> None:
@@ -123,9 +128,12 @@ def test_an_outage_is_logged_once_in_a_while_with_time_and_level(servers: ExitSt
     log = tmp_path / "log"
     with log.open("wb") as stderr:
         service = servers.enter_context(service_at(f"redis://127.0.0.1:{free_port()}/0", "real", stderr))
-        assert [httpx.get(f"{service}/v1/scores/p/a").status_code for _ in range(5)] == [503] * 5
+        answers = [httpx.get(f"{service}/v1/scores/p/a") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [503] * 5
     lines = [line for line in log.read_text().splitlines() if "StoreUnavailable" in line]
     assert len(lines) <= 2  # a slow machine may need more than one interval
-    assert re.match(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ WARNING serving\.problems: StoreUnavailable: Redis at", lines[0]
-    )
+    line = json.loads(lines[0])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    assert (line["level"], line["logger"]) == ("WARNING", "serving.problems")
+    assert line["message"].startswith("StoreUnavailable: Redis at 127.0.0.1")
+    assert line["request_id"] == answers[0].headers["X-Request-ID"] == answers[0].json()["request_id"]

@@ -59,7 +59,18 @@ def test_a_block_finds_what_a_dict_finds(scores: dict[str, float], other: str) -
     block = pack(layout, 5, *arrays(layout, scores))
     for key in [*scores, other]:
         expected = (scores[key],) if key in scores else None
-        assert layout.find(block, 5, layout.hash_of(key)) == expected
+        assert layout.finder(5)(block, layout.hash_of(key)) == expected
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_hash_is_not_found_astride_of_two_others(*, there: bool) -> None:
+    astride = 0x01020304_05060708
+    hashes = [0x05060708_00000000, 0xFFFFFFFF_01020304]  # the bytes of the one, then those of the other, hold it
+    hashes = [astride, *hashes] if there else hashes
+    values = np.arange(len(hashes), dtype=np.float32)
+    layout = Layout(buckets=1)
+    found = layout.finder(1)(pack(layout, 1, np.array(sorted(hashes), np.uint64), [values]), astride)
+    assert found == ((0.0,) if there else None)
 
 
 def test_a_row_of_several_columns_is_found_in_their_order() -> None:
@@ -69,8 +80,8 @@ def test_a_row_of_several_columns_is_found_in_their_order() -> None:
     values += [np.array([65535, 0], "<u2"), np.array([True, False])]
     block = pack(layout, 1, np.array([3, 2**64 - 1], np.uint64), values)
     assert len(block) == 8 + 2 * layout.width
-    assert layout.find(block, 1, 3) == (1.5, 0.1, -1, 65535, True)
-    assert layout.find(block, 1, 2**64 - 1) == (2.5, 0.2, 7, 0, False)
+    assert layout.finder(1)(block, 3) == (1.5, 0.1, -1, 65535, True)
+    assert layout.finder(1)(block, 2**64 - 1) == (2.5, 0.2, 7, 0, False)
 
 
 def test_the_bytes_of_a_block_are_those_of_the_page_that_documents_them() -> None:
@@ -93,7 +104,7 @@ def test_the_bytes_of_a_block_are_those_of_the_page_that_documents_them() -> Non
 )
 def test_a_block_of_another_format_token_or_length_is_refused(block: bytes) -> None:
     with pytest.raises(BlockCorrupt, match="publish"):
-        Layout(buckets=1).find(block, 5, 1)
+        Layout(buckets=1).finder(5)(block, 1)
 
 
 @pytest.mark.parametrize(("rows", "buckets"), [(0, 1), (64, 1), (65, 2), (10_000_000, 156_250)])

@@ -1,7 +1,7 @@
 """The reader: one generation an answer, whatever writers do; gone and back with Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
@@ -11,10 +11,13 @@ import pytest
 import redis
 
 from serving.errors import KeyRefused, StoreUnavailable, TooManyKeys, TornGeneration, UnknownPipeline
-from serving.head import Head
 from serving.keys import block_key
-from serving.reader import Found, Reader
+from serving.link import ServerLink
+from serving.question import Found
+from serving.reader import Reader
+from serving.route import Command, Reply
 from serving.store import Store
+from serving.target import target_of
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
 from tests.serving.publishing import publish
@@ -27,7 +30,7 @@ SWAPS = 60
 
 def read(url: str, work: Callable[[Reader], Awaitable[T]]) -> T:
     async def session() -> T:
-        reader = Reader(url)
+        reader = Reader.at(url)
         try:
             return await work(reader)
         finally:
@@ -47,9 +50,10 @@ def test_an_empty_generation_knows_no_key(store: Store, redis_url: str) -> None:
     assert read(redis_url, lambda reader: reader.lookup("empty", ["a"]))[1] == [None]
 
 
-def test_no_lookup_mixes_generations_while_they_are_swapped_and_removed(store: Store, redis_url: str) -> None:
-    publish(store, "swaps", 1, dict.fromkeys(KEYS, 1.0))
-    publisher = Thread(target=swap_and_remove, args=(store,))
+def test_no_lookup_mixes_generations_while_they_are_swapped_and_removed(any_store: Store) -> None:
+    """On a cluster the head and the blocks of one round trip are read of several servers, in any order."""
+    publish(any_store, "swaps", 1, dict.fromkeys(KEYS, 1.0))
+    publisher = Thread(target=swap_and_remove, args=(any_store,))
 
     async def watch(reader: Reader) -> list[int]:
         publisher.start()
@@ -60,7 +64,7 @@ def test_no_lookup_mixes_generations_while_they_are_swapped_and_removed(store: S
             seen.append(head.token)
         return seen
 
-    seen = read(redis_url, watch)
+    seen = read(any_store.url, watch)
     assert seen == sorted(seen)
     assert len(set(seen)) > SWAPS // 4
 
@@ -79,51 +83,76 @@ def test_a_missing_block_is_torn_once_the_head_says_so_again(store: Store, redis
         read(redis_url, lambda reader: reader.lookup("torn", ["a"]))
 
 
-class Overtaken(Reader):
-    """Between the reading of a head and that of its blocks something happens."""
+class Overtaken(ServerLink):
+    """Before the first blocks are read something happens."""
 
-    def __init__(self, redis_url: str, between: Callable[[Head], None]) -> None:
-        super().__init__(redis_url)
-        self.between = between
-        self.seen: list[int] = []
+    def __init__(self, redis_url: str, before: Callable[[], object]) -> None:
+        super().__init__(*target_of(redis_url).places)
+        self.url = redis_url
+        self.before = before
+        self.asked: list[str] = []  # the first block of each round trip
 
-    async def head(self, pipeline: str) -> Head:
-        head = await super().head(pipeline)
-        self.seen.append(head.token)
-        await asyncio.to_thread(self.between, head)
-        return head
-
-
-def test_a_generation_that_goes_in_between_is_answered_from_the_next(store: Store, redis_url: str) -> None:
-    publish(store, "overtaken", 1, {"a": 0.5})
-
-    def publish_next(head: Head) -> None:
-        if head.token == 1:
-            publish(store, "overtaken", 2, {"a": 0.75})
-            store.remove_generation("overtaken", 1, range(head.layout.buckets))
-
-    assert look_up(Overtaken(redis_url, publish_next), "overtaken") == (2, [(0.75,)], [1, 2])
+    async def ask(self, commands: Sequence[Command]) -> list[Reply]:
+        blocks = [str(command[1]) for command in commands if command[0] == "MGET"]
+        if blocks and not self.asked:
+            await asyncio.to_thread(self.before)
+        self.asked += blocks
+        return await super().ask(commands)
 
 
-def test_a_generation_that_stays_torn_is_resolved_twice_and_no_more(store: Store, redis_url: str) -> None:
-    publish(store, "gone", 1, {"a": 0.5})
-    reader = Overtaken(redis_url, lambda head: None)
-    with redis.Redis.from_url(redis_url) as raw:
-        raw.delete(block_key("gone", 1, 0))
-    with pytest.raises(TornGeneration):
-        look_up(reader, "gone")
-    assert reader.seen == [1, 1]
-
-
-def look_up(reader: Overtaken, pipeline: str) -> tuple[int, list[Found], list[int]]:
-    async def session() -> tuple[int, list[Found], list[int]]:
+def look_up(link: Overtaken, pipeline: str) -> tuple[int, list[Found | KeyRefused]]:
+    async def session() -> tuple[int, list[Found | KeyRefused]]:
+        reader = Reader(link, link.url)
         try:
             head, rows = await reader.lookup(pipeline, ["a"])
         finally:
             await reader.close()
-        return head.token, rows, reader.seen
+        return head.token, rows
 
     return asyncio.run(session())
+
+
+def test_a_generation_that_goes_in_between_is_answered_from_the_next(store: Store, redis_url: str) -> None:
+    first = publish(store, "overtaken", 1, {"a": 0.5})
+
+    def publish_next() -> None:
+        publish(store, "overtaken", 2, {"a": 0.75})
+        store.remove_generation("overtaken", 1, range(first.layout.buckets))
+
+    assert look_up(Overtaken(redis_url, publish_next), "overtaken") == (2, [(0.75,)])
+
+
+def test_a_generation_that_is_there_still_is_not_answered_from_once_another_is_live(
+    store: Store, redis_url: str
+) -> None:
+    publish(store, "swapped", 1, {"a": 0.5})
+    link = Overtaken(redis_url, lambda: publish(store, "swapped", 2, {"a": 0.75}))
+    assert look_up(link, "swapped") == (2, [(0.75,)])
+
+
+def test_a_block_that_was_missing_for_a_moment_is_read_again(store: Store, redis_url: str) -> None:
+    """A head that comes back, as by a rollback, may name a generation whose blocks another reader missed."""
+    publish(store, "moment", 1, {"a": 0.5})
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.rename(block_key("moment", 1, 0), "moment")
+
+        class Returning(Overtaken):
+            async def ask(self, commands: Sequence[Command]) -> list[Reply]:
+                if self.asked:
+                    await asyncio.to_thread(raw.rename, "moment", block_key("moment", 1, 0))
+                return await super().ask(commands)
+
+        assert look_up(Returning(redis_url, lambda: None), "moment") == (1, [(0.5,)])
+
+
+def test_a_generation_that_stays_torn_is_read_twice_and_no_more(store: Store, redis_url: str) -> None:
+    publish(store, "gone", 1, {"a": 0.5})
+    with redis.Redis.from_url(redis_url) as raw:
+        raw.delete(block_key("gone", 1, 0))
+    link = Overtaken(redis_url, lambda: None)
+    with pytest.raises(TornGeneration):
+        look_up(link, "gone")
+    assert link.asked == [block_key("gone", 1, 0)] * 2
 
 
 def test_a_key_of_a_refused_size_is_refused_before_anything_is_read(store: Store, redis_url: str) -> None:
@@ -155,7 +184,7 @@ def test_more_keys_than_the_limit_are_refused(store: Store, redis_url: str) -> N
 def test_heads_are_those_of_registered_pipelines_with_something_live(store: Store, redis_url: str) -> None:
     store.register("registered-only")
     one, other = publish(store, "heads-b", 1, {"a": 0.5}), publish(store, "heads-a", 9, {})
-    live = read(redis_url, Reader.heads)
+    live = read(redis_url, Reader.live)
     heads = [head for head in live.heads if head.pipeline.startswith(("heads", "registered"))]
     assert heads == [other, one]
 

@@ -81,7 +81,7 @@ def test_the_score_is_the_column_of_that_name(store: Store, client: Client) -> N
     head = replace(head_for("named", 1, {"a": 0.5}), layout=layout)
     columns = [np.array([7], np.int32), np.array([0.5], np.float32)]
     store.write_blocks("named", 1, [(0, pack(layout, 1, np.array([layout.hash_of("a")], np.uint64), columns))])
-    assert store.swap(None, head)
+    assert store.replace(None, head) == "live"
     assert client.score("named", "a").score == 0.5
 
 

@@ -1,0 +1,1 @@
+"""Redis as a deployment runs it: configuration and users."""

@@ -1,0 +1,68 @@
+"""The partition of the scores table that a generation is made of."""
+
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from jobs import generation as blocks
+from jobs.errors import NothingToPublish
+from jobs.lake import Lake
+from jobs.run import CHAMPION, Run
+from serving.blocks import Tally
+from serving.clock import instant
+from serving.head import Head
+from serving.layout import Layout
+
+FINITE = "coalesce(abs(score) < float('Infinity'), false)"
+ORIGIN = ("model_name", "model_version", "model_digest", "events_version")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The rows (key, score) of a date that have a score, what all of them carry, and their tally under salt 0.
+
+    `nulls` counts the rows that have none: a generation leaves them out. The rows are those of one version of the
+    table, whoever scores meanwhile.
+    """
+
+    scores: DataFrame
+    origin: Row
+    tally: Tally
+    nulls: int
+
+    def tally_under(self, layout: Layout) -> Tally:
+        """Return the tally under the hash of `layout`, which blocks read back must have."""
+        return self.tally if layout.salt == 0 else blocks.expected(self.scores, layout)
+
+
+def partition_of(run: Run) -> Partition:
+    """Return the partition of the run's date, or raise `NothingToPublish`."""
+    name = f"scores/{run.pipeline.name}"
+    remedy = f"run `scoreline score {run.pipeline.name} --day {run.day}` first"
+    if not run.lake.has(name):
+        raise NothingToPublish(f"{name} has no scores as of {run.as_of.date()}; {remedy}")
+    rows = run.lake.read_version(name, run.lake.version(name)).where(run.partition)
+    found = rows.agg(F.count("*").alias("all"), F.count_if(F.expr(FINITE)).alias("finite"), F.min(F.struct(*ORIGIN)))
+    total, finite, origin = found.collect()[0]
+    if not finite:
+        raise NothingToPublish(f"{name} has no scores as of {run.as_of.date()} ({total} rows without); {remedy}")
+    scores = rows.where(FINITE).select("key", "score")
+    return Partition(scores, origin, blocks.expected(scores, Layout.fitting(1, 1)), total - finite)
+
+
+def rows_of(lake: Lake, head: Head) -> DataFrame | None:
+    """Return the rows (key, score) that the generation of `head` was made of, or None where the lake has them no more.
+
+    They are the date's partition, unless the date was scored again since: then a part of what that superseded.
+    """
+    where = f"as_of_date = DATE'{instant(head.as_of).date()}' AND arm = '{CHAMPION}' AND {FINITE}"
+    name, superseded = f"scores/{head.pipeline}", f"scores_superseded/{head.pipeline}"
+    candidates = [lake.read_version(name, lake.version(name)).where(where)] if lake.has(name) else []
+    if lake.has(superseded):
+        before = lake.read(superseded).where(where)
+        times = before.selectExpr("unix_micros(superseded_at) AS at").distinct().orderBy(F.desc("at")).collect()
+        candidates += [before.where(f"unix_micros(superseded_at) = {time['at']}") for time in times]
+    made = Tally(head.rows, head.checksum)
+    scores = (one.select("key", "score") for one in candidates)
+    return next((rows for rows in scores if blocks.expected(rows, head.layout) == made), None)

@@ -1,0 +1,89 @@
+"""Rollback: the head of a generation that was live before, once more, in an epoch of its own; without Spark."""
+
+from dataclasses import dataclass, replace
+
+from jobs.errors import RollbackRefused
+from jobs.ledger import Entry, History, Ledger
+from jobs.spec import Pipeline
+from jobs.standing import Standing
+from serving.clock import instant, microseconds
+from serving.head import Head
+from serving.refusals import Refusal, RefusalStore
+from serving.store import Store
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which generation is to be live, None for the one that was live before; why, and who asks."""
+
+    to: int | None = None
+    reason: str = ""
+    run_id: str = "manual"
+
+
+def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> Head:
+    """Let a generation that was live before be live again, and return its head.
+
+    Raises:
+        RollbackRefused: there is no such generation, not all of its blocks are there, or the head moved meanwhile.
+        ServingError: Redis is away or refuses.
+    """
+    standing = Standing.observed(store, ledger, pipeline.name)
+    if standing.live is None:
+        raise RollbackRefused(
+            f"{pipeline.name}: nothing is live to go back from: run `scoreline republish {pipeline.name}`"
+        )
+    target = _target(pipeline.name, standing.history, standing.live, wish.to)
+    _require_whole(store, target)
+    head = standing.placed(target, overlay=pipeline.publication.overlay, anew=True)
+    note = f"rollback from generation {standing.live.token}" + (f": {wish.reason}" if wish.reason else "")
+    entry = replace(Entry.of(head, note), run_id=wish.run_id)
+    if ledger.go_live(entry, lambda: store.replace(standing.record, head)) != "live":
+        raise RollbackRefused(f"{pipeline.name}: another head went live at this moment; look, and roll back again")
+    _stand_by(store, ledger, standing.live, head)
+    _tell(RefusalStore(store, pipeline.name), ledger, standing.live, Entry.of(head, note))
+    return head
+
+
+def _target(pipeline: str, history: History, live: Head, to: int | None) -> Head:
+    """Return the head to bring back: of the generation `to`, else of the one before the live one's first turn."""
+    there = {one.token for one in history.generations if not one.removed} - {live.token}
+    turns = [(turn, turn.head) for turn in history.turns if turn.head and turn.token in there]
+    first = min((turn.order for turn in history.turns if turn.token == live.token), default=live.order)
+    wanted = [head for turn, head in turns if (turn.order < first if to is None else turn.token == to)]
+    if wanted:
+        return wanted[-1]
+    known = ", ".join(str(token) for token in sorted({turn.token for turn, _ in turns})) or "none"
+    which = "one before it" if to is None else f"generation {to}"
+    raise RollbackRefused(
+        f"{pipeline}: generation {live.token} is live, and there is no going back to {which}: it must have been live "
+        f"and not be removed since; such are: {known}"
+    )
+
+
+def _require_whole(store: Store, target: Head) -> None:
+    buckets = target.layout.buckets
+    there = store.count_blocks(target.pipeline, target.token, range(buckets))
+    if there < buckets:
+        raise RollbackRefused(
+            f"{target.pipeline}: generation {target.token} lacks {buckets - there} of its {buckets} blocks in Redis: "
+            f"go back to another one (`scoreline generations {target.pipeline}`), or publish its date with --force"
+        )
+
+
+def _stand_by(store: Store, ledger: Ledger, before: Head, head: Head) -> None:
+    """Undo a rollback to a generation that was removed in the very moment in which it went live."""
+    try:
+        _require_whole(store, head)
+    except RollbackRefused:
+        restored = replace(before, epoch=head.epoch + 1)
+        entry = Entry.of(restored, "rollback undone: its blocks were being removed")
+        ledger.go_live(entry, lambda: store.replace(head.to_json(), restored))
+        raise
+
+
+def _tell(refusals: RefusalStore, ledger: Ledger, before: Head, entry: Entry) -> None:
+    """Say beside the head why the date that was live is not any more."""
+    now = microseconds(ledger.clock.now())
+    refusals.put(instant(before.as_of).date(), Refusal("rolled back", entry.note, now))
+    refusals.clear(entry.as_of.date())

@@ -1,0 +1,56 @@
+"""What stands when somebody is about to change the head: the record in Redis, and the history in the ledger."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from jobs.ledger import History, Ledger
+from serving.errors import HeadUnreadable
+from serving.head import Head, Overlay, parse_head
+from serving.store import Store
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The head record as it was observed, the head in it, and the history."""
+
+    record: bytes | None
+    live: Head | None
+    history: History
+
+    @classmethod
+    def seen(cls, store: Store, ledger: Ledger, pipeline: str) -> "Standing":
+        """Return what stands now; a head that cannot be read is none. Raises what a store raises."""
+        record, live = store.record(pipeline), None
+        with suppress(HeadUnreadable):
+            live = parse_head(record) if record else None
+        return cls(record, live, ledger.read())
+
+    @classmethod
+    def observed(cls, store: Store, ledger: Ledger, pipeline: str) -> "Standing":
+        """Return what stands now, as `seen`; the history has the live head then, whatever became of its publisher."""
+        found = cls.seen(store, ledger, pipeline)
+        return replace(found, history=ledger.admit(found.live))
+
+    @property
+    def before(self) -> Head | None:
+        """What went live last: the live head, or what the ledger knows and Redis has lost; None at the first time."""
+        heads = [head for head in (self.live, self.history.last) if head is not None]
+        return max(heads, key=lambda head: head.order, default=None)
+
+    @property
+    def lost(self) -> Head | None:
+        """What went live last and is not live any more: Redis was emptied, or a failover lost a swap."""
+        return None if self.before == self.live else self.before
+
+    def placed(self, head: Head, *, overlay: bool, anew: bool = False) -> Head:
+        """Return `head` with its epoch and overlay.
+
+        An epoch goes on with the same model, an as_of that is no older, and an overlay where there was one. `anew`
+        begins another one in any case. The overlay's buckets stay within an epoch, whatever layout a generation has.
+        """
+        before = self.before
+        same = before is not None and before.model == head.model and (before.overlay is not None) == overlay
+        if before is not None and same and before.as_of <= head.as_of and not anew:
+            return replace(head, epoch=before.epoch, overlay=before.overlay)
+        epoch = 1 if before is None else before.epoch + 1
+        return replace(head, epoch=epoch, overlay=Overlay(head.layout.buckets) if overlay else None)

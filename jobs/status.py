@@ -1,0 +1,113 @@
+"""What is live, kept and refused, in words: from Redis and the ledger, without Spark."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jobs.ledger import Generation, Ledger
+from jobs.spec import Pipeline
+from jobs.standing import Standing
+from serving.clock import instant
+from serving.errors import HeadUnreadable
+from serving.head import Head, parse_head
+from serving.refusals import RefusalStore
+from serving.store import Store
+
+IN_HOURS = timedelta(days=3)
+COLUMNS = ("generation", "as of", "scores", "model", "epoch", "went live", "is")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What can be said of one pipeline."""
+
+    pipeline: Pipeline
+    store: Store
+    ledger: Ledger
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self.pipeline.name
+
+    def lines(self) -> Iterator[str]:
+        """Give the lines of a short report: what is live, what is kept, what was refused, and what to do."""
+        yield self.name
+        standing = Standing.seen(self.store, self.ledger, self.name)
+        yield from (f"  {line}" for line in self._live(standing))
+        kept = [one for one in standing.history.generations if one.turns and not one.removed]
+        yield from (f"  kept     {_kept(one)}" for one in reversed(kept) if not _is_live(one, standing.live))
+        for as_of, refusal in RefusalStore(self.store, self.name).read().items():
+            yield f"  refused  {as_of}: {refusal.verdict}, {refusal.reason} ({_minute(instant(refusal.at))})"
+
+    def table(self, most: int) -> Iterator[str]:
+        """Give a line for each of the newest `most` generations, the newest first."""
+        history, live = self.ledger.read(), self.store.head(self.name)
+        rows = [COLUMNS, *(self._row(one, live) for one in reversed(history.generations[-most:]))]
+        widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
+        for row in rows:
+            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    def _live(self, standing: Standing) -> Iterator[str]:
+        now, lost = self.ledger.clock.now(), standing.lost
+        if standing.record is not None and standing.live is None:
+            yield f"UNREADABLE {_fault(standing.record)}"
+        if standing.live is None:
+            yield "live     nothing"
+        else:
+            yield from _described(standing.live, now)
+        if lost is not None:
+            yield f"LOST     generation {lost.token} as of {_date(lost)} went live last, and Redis does not have that: "
+            yield f"         `scoreline republish {self.name}` brings it back"
+
+    def _row(self, one: Generation, live: Head | None) -> tuple[str, ...]:
+        last = one.turns[-1] if one.turns else None
+        head = last.head if last else None
+        model, epoch = (f"{head.model.name} {head.model.version}", str(head.epoch)) if head else ("", "")
+        at = _minute(last.at) if last else "never"
+        return str(one.token), f"{one.as_of:%Y-%m-%d}", str(one.rows), model, epoch, at, self._state(one, live)
+
+    def _state(self, one: Generation, live: Head | None) -> str:
+        if one.removed:
+            return "removed"
+        if not one.turns and not _is_live(one, live):
+            return ""
+        there = self.store.count_blocks(self.name, one.token, range(one.buckets))
+        whole = "live" if _is_live(one, live) else "present"
+        return whole if there == one.buckets else f"{whole}, {one.buckets - there} of {one.buckets} blocks missing"
+
+
+def _described(head: Head, now: datetime) -> Iterator[str]:
+    age = _age(now - instant(head.as_of))
+    yield f"live     generation {head.token} as of {_date(head)}, {age} old: {head.rows} scores, epoch {head.epoch}"
+    yield f"         model {head.model.name} version {head.model.version}"
+    yield f"         published {_minute(instant(head.published_at))} by run {head.run_id}"
+
+
+def _kept(one: Generation) -> str:
+    return f"generation {one.token} as of {one.as_of:%Y-%m-%d}, live since {_minute(one.turns[-1].at)}"
+
+
+def _is_live(one: Generation, live: Head | None) -> bool:
+    return live is not None and live.token == one.token
+
+
+def _fault(record: bytes) -> str:
+    try:
+        parse_head(record)
+    except HeadUnreadable as fault:
+        return str(fault)
+    return ""
+
+
+def _date(head: Head) -> str:
+    return f"{instant(head.as_of):%Y-%m-%d}"
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def _age(age: timedelta) -> str:
+    hours = int(age / timedelta(hours=1))
+    return f"{hours} h" if age < IN_HOURS else f"{age.days} days"

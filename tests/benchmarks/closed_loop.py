@@ -1,0 +1,136 @@
+"""Lookups a second, by wrk over 32 connections that each wait for their answer; keys uniform over all."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from redis import Redis
+
+from infra.bench import debian
+from tests.benchmarks.population import PIPELINE, key_of, right
+from tests.benchmarks.publication import mass_insertion
+from tests.benchmarks.result import Result, alone, compared
+from tests.benchmarks.stage import Failed, Stage, redis_url
+from tests.conftest import free_port
+
+SCRIPT = Path(__file__).with_name("lookup.lua")
+CONNECTIONS = 32
+SHARE = 16  # one answer in so many is checked
+UNCHECKED = 0  # for answers that do not say whose they are: these are sampled
+SAMPLE = 200
+KEYS_A_BATCH = 100
+WARM_S = 2
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where keys are asked for, how (`get`, `batch`, `feast`), of how many keys, which share is checked, by whom."""
+
+    url: str
+    path: str
+    rows: int
+    kind: str = "get"
+    share: int = SHARE
+    api_key: str = ""
+
+
+def single(stage: Stage) -> Target:
+    """Return our service, asked for single keys of the whole population."""
+    return Target(stage.live, f"/v1/scores/{PIPELINE}/", stage.population.rows, api_key=stage.api_key)
+
+
+def vs_webdis(stage: Stage) -> Iterator[Result]:
+    """Single keys, against webdis answering GET from the same Redis, which also holds one string a key."""
+    ours, theirs = single(stage), Target(webdis(stage), "/GET/", stage.population.rows, share=UNCHECKED)
+    sample(theirs)
+    yield compared("lookup_vs_webdis", "lookups/s", *alternating(stage, ours, theirs, "webdis, one GET a key"))
+
+
+def vs_fastapi(stage: Stage) -> Iterator[Result]:
+    """Single keys, against FastAPI with redis-py and one GET a key, on the same server program."""
+    theirs = Target(plain_get(stage), "/scores/", stage.population.rows)
+    yield compared(
+        "lookup_vs_fastapi", "lookups/s", *alternating(stage, single(stage), theirs, "FastAPI, one GET a key")
+    )
+
+
+def batches(stage: Stage) -> Iterator[Result]:
+    """Keys a second, a hundred in a request."""
+    target = Target(stage.live, f"/v1/scores/{PIPELINE}", stage.population.rows, "batch", api_key=stage.api_key)
+    requests_a_second(stage, target, WARM_S)
+    rates = []
+    for turn in range(stage.scale.rounds):
+        rates.append(KEYS_A_BATCH * requests_a_second(stage, target, stage.scale.seconds))
+        stage.say(f"round {turn + 1}: {rates[-1]:,.0f} keys/s")
+    yield alone("batch_lookup_keys_per_s", "keys/s", rates)
+
+
+def alternating(stage: Stage, ours: Target, theirs: Target, peer: str) -> tuple[list[float], str, list[float]]:
+    """Return the rates of our runs, the peer's name, and the rates of its runs, taken in turns."""
+    for target in (theirs, ours):
+        requests_a_second(stage, target, WARM_S)
+    rates, others = [], []
+    for turn in range(stage.scale.rounds):
+        others.append(requests_a_second(stage, theirs, stage.scale.seconds))
+        rates.append(requests_a_second(stage, ours, stage.scale.seconds))
+        stage.say(f"round {turn + 1}: {peer} {others[-1]:,.0f}, ours {rates[-1]:,.0f} requests/s")
+    return rates, peer, others
+
+
+def requests_a_second(stage: Stage, target: Target, seconds: int) -> float:
+    """Return the rate at which wrk got right answers; raise `Failed` for any that was not."""
+    wrk = [*debian.program("wrk", stage.folder), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s"]
+    wrk += ["-H", f"X-API-Key: {target.api_key}"] if target.api_key else []
+    arguments = ["--", str(target.rows), str(target.share), target.kind, target.path]
+    done = subprocess.run(
+        [*wrk, "-s", str(SCRIPT), target.url, *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Failed(f"wrk failed on {target.url}{target.path}: {done.stderr.strip()}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["failed"] or found["wrong"] or (target.share and not found["checked"]):
+        raise Failed(f"{target.url}{target.path} gave failed or wrong answers: {found}")
+    return float(found["requests"] / found["seconds"])
+
+
+def sample(target: Target) -> None:
+    """Check some answers of webdis, which do not say whose they are; raise `Failed` for a wrong one."""
+    for number in random.Random(1).sample(range(target.rows), SAMPLE):  # noqa: S311  reason: a sample, no secret
+        value = httpx.get(f"{target.url}{target.path}{key_of(number)}").json()["GET"]
+        if value is None or not right(key_of(number), float(value)):
+            raise Failed(f"{target.url}{target.path}{key_of(number)} answers {value}")
+
+
+def webdis(stage: Stage) -> str:
+    """Start webdis as Debian configures it, over the live Redis with strings beside the blocks."""
+    program, port, config = debian.program("webdis", stage.folder), free_port(), stage.folder / "webdis.json"
+    redis = strings_beside(stage)
+    told = {"redis_host": "127.0.0.1", "redis_port": redis, "http_host": "127.0.0.1", "http_port": port}
+    own = {"threads": 2, "daemonize": False, "database": 0, "verbosity": 3, "logfile": str(stage.log("webdis"))}
+    config.write_text(json.dumps({**told, **own}))
+    url = f"http://127.0.0.1:{port}"
+    stage.web("webdis-output", [*program, config], f"{url}/PING")
+    return url
+
+
+def plain_get(stage: Stage) -> str:
+    """Start the plain FastAPI service, one worker."""
+    port, program = free_port(), "tests.benchmarks.peers.plain_get:app"
+    url, redis = f"http://127.0.0.1:{port}", strings_beside(stage)
+    command = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port), program]
+    stage.web("plain-get", command, f"{url}/scores/{key_of(0)}", REDIS_URL=redis_url(redis))
+    return url
+
+
+def strings_beside(stage: Stage) -> int:
+    """Load one string a key into the live Redis, beside the blocks, unless they are there; return its port."""
+    port = stage.live_redis
+    with Redis(port=port) as redis:
+        if not redis.exists(key_of(0)):
+            mass_insertion(stage, port)()
+    return port

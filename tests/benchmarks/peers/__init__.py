@@ -1,0 +1,1 @@
+"""Programs that users would write in our place, to measure beside."""

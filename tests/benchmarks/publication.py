@@ -1,0 +1,84 @@
+"""From a Delta table to blocks in Redis, against one SET a key by Redis's own client; and what a key takes there."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+from redis import Redis
+
+from jobs import generation
+from jobs.generation import Generation
+from serving.layout import Layout
+from tests.benchmarks.population import PIPELINE
+from tests.benchmarks.result import Result, Skipped, alone, compared, compared_small
+from tests.benchmarks.stage import Stage, redis_url
+
+KEYS_PER_BLOCK = 64
+REMEDY = "no redis-cli: install Debian's redis-tools, Fedora's redis or Homebrew's redis"
+
+
+def load_and_memory(stage: Stage) -> Iterator[Result]:
+    """Keys a second and bytes a key of warm publications, without reading back, and of `redis-cli --pipe`."""
+    rows, port = stage.population.rows, stage.redis("redis-load")
+    ours, theirs = publication(stage, port), mass_insertion(stage, port)
+    with Redis(port=port) as redis:
+        stage.say("warming up")
+        loaded(redis, ours)
+        rates, peers, bytes_, peer_bytes = [], [], [], []
+        for turn in range(stage.scale.rounds):
+            seconds, used = loaded(redis, theirs)
+            peers.append(rows / seconds)
+            peer_bytes.append(used / rows)
+            seconds, used = loaded(redis, ours)
+            rates.append(rows / seconds)
+            bytes_.append(used / rows)
+            stage.say(f"round {turn + 1}: redis-cli {peers[-1]:,.0f}, ours {rates[-1]:,.0f} keys/s")
+        redis.flushall()
+    yield compared("publish_vs_redis_cli_pipe", "keys/s", rates, "redis-cli --pipe, one SET a key", peers)
+    yield compared_small("memory_bytes_per_key", "B", bytes_, "one string a key", peer_bytes)
+
+
+def cold(stage: Stage) -> Iterator[Result]:
+    """Seconds of the whole task in a process of its own: Java's start, blocks, reading back, swap, ledger."""
+    port, seconds = stage.live_redis, []
+    for turn in range(stage.scale.cold):
+        start = time.monotonic()
+        stage.finish("publish", stage.publishing(port))
+        seconds.append(time.monotonic() - start)
+        stage.say(f"round {turn + 1}: {seconds[-1]:.1f} s")
+    yield alone("publish_cold_verified_s", "s", seconds)
+
+
+def publication(stage: Stage, port: int) -> Callable[[], None]:
+    """Return what writes the population's blocks with the stage's warm Spark."""
+    rows = stage.population.rows
+    _, scores = stage.population.scores(stage.spark)
+    target = Generation(redis_url(port), PIPELINE, 1, Layout.fitting(rows, KEYS_PER_BLOCK))
+    return lambda: generation.write(scores, target, rows)
+
+
+def mass_insertion(stage: Stage, port: int) -> Callable[[], None]:
+    """Return what loads the same scores as Redis's documentation advises."""
+    client = shutil.which("redis-cli")
+    if client is None:
+        raise Skipped(REMEDY)
+    stage.say("writing the commands for redis-cli")
+    commands = stage.population.commands()
+
+    def load() -> None:
+        with commands.open("rb") as ready:
+            command = [client, "-p", str(port), "--pipe"]
+            subprocess.run(command, stdin=ready, stdout=subprocess.DEVNULL, check=True)
+
+    return load
+
+
+def loaded(redis: Redis, load: Callable[[], None]) -> tuple[float, int]:
+    """Empty Redis, load it, and return the seconds and the bytes that it took."""
+    redis.flushall()
+    before = int(redis.info("memory")["used_memory"])
+    start = time.monotonic()
+    load()
+    seconds = time.monotonic() - start
+    return seconds, int(redis.info("memory")["used_memory"]) - before
