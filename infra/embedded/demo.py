@@ -15,9 +15,9 @@ from infra.embedded.backfill import Backfill
 from infra.embedded.comparison import Lake, compare
 from infra.embedded.errors import DemoFault
 from infra.embedded.lifecycle import Runtime
-from infra.embedded.places import VAR
+from infra.embedded.places import LOGS, VAR
 from infra.embedded.programs import run_program
-from infra.embedded.progress import Steps
+from infra.embedded.progress import Step, Steps
 from infra.embedded.settings import Settings
 from infra.embedded.state import read, write
 from infra.embedded.tables import services_table
@@ -28,6 +28,8 @@ DAYS = (date(1998, 6, 1), date(1998, 6, 3))
 HISTORY = (FIRST_DAY, DAYS[0] - timedelta(days=1))
 # Six hours after the end of the last day: as if it were that morning.
 MORNING = "1998-06-04T06:00:00Z"
+LOCKED = "database is locked"
+TRIES = 3
 
 
 def run(console: Console, settings: Settings) -> None:
@@ -103,18 +105,34 @@ def prepare(steps: Steps, runtime: Runtime) -> None:
 def three_days(steps: Steps, runtime: Runtime) -> None:
     """Let the scheduler run the DAG for three days, and show Airflow's own list of runs."""
     backfill = Backfill(runtime.scheduler, PIPELINE, *DAYS)
-    first, last = (str(day) for day in DAYS)
     with steps.step("three days by the scheduler") as step:
-        backfill.prepare()
-        since = datetime.now(UTC)
-        span = ["--from-date", first, "--to-date", last, "--reprocess-behavior", "completed"]
-        create = ["airflow", "backfill", "create", "--dag-id", PIPELINE, *span, "--max-active-runs", "1"]
-        run_program("backfill", create, runtime.environment, step)
-        backfill.follow(since, step)
+        backfill.follow(begin(backfill, runtime.environment, step), step)
     with steps.step("Airflow's own list of runs") as step:
         quiet = {**runtime.environment, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
         listed = run_program("runs", ["airflow", "dags", "list-runs", PIPELINE], quiet, step)
     steps.console.print(listed.rstrip(), markup=False, soft_wrap=True)
+
+
+def begin(backfill: Backfill, environment: dict[str, str], step: Step) -> datetime:
+    """Have Airflow create the backfill, and return an instant before its runs.
+
+    SQLite refuses a writer at once, whatever its timeout, where another one wrote after it had begun to read: then
+    what it left is ended, and it is created again.
+    """
+    first, last = (str(day) for day in DAYS)
+    span = ["--from-date", first, "--to-date", last, "--reprocess-behavior", "completed"]
+    create = ["airflow", "backfill", "create", "--dag-id", PIPELINE, *span, "--max-active-runs", "1"]
+    for left in reversed(range(TRIES)):
+        backfill.prepare()
+        since = datetime.now(UTC)
+        try:
+            run_program("backfill", create, environment, step)
+        except DemoFault:
+            if not left or LOCKED not in (LOGS / "demo-backfill.log").read_text():
+                raise
+        else:
+            break
+    return since
 
 
 def show_scores(steps: Steps, runtime: Runtime) -> None:
