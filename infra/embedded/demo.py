@@ -29,7 +29,7 @@ HISTORY = (FIRST_DAY, DAYS[0] - timedelta(days=1))
 # Six hours after the end of the last day: as if it were that morning.
 MORNING = "1998-06-04T06:00:00Z"
 LOCKED = "database is locked"
-TRIES = 3
+TRIES = 5
 
 
 def run(console: Console, settings: Settings) -> None:
@@ -116,8 +116,10 @@ def three_days(steps: Steps, runtime: Runtime) -> None:
 def begin(backfill: Backfill, environment: dict[str, str], step: Step) -> datetime:
     """Have Airflow create the backfill, and return an instant before its runs.
 
-    SQLite refuses a writer at once, whatever its timeout, where another one wrote after it had begun to read: then
-    what it left is ended, and it is created again.
+    Airflow clears an old run while it still holds the answer of a question about it open (`lock` in its
+    `_create_backfill_dag_run_non_partitioned`). SQLite refuses such a writer at once, whatever its timeout, where
+    another one wrote in between, as the scheduler does every few seconds. What the try left is ended, and it is made
+    again.
     """
     first, last = (str(day) for day in DAYS)
     span = ["--from-date", first, "--to-date", last, "--reprocess-behavior", "completed"]

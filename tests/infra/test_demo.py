@@ -18,7 +18,7 @@ class Prepared:
         self.times += 1
 
 
-@pytest.mark.parametrize(("faults", "begun"), [(0, True), (2, True), (3, False)])
+@pytest.mark.parametrize(("faults", "begun"), [(0, True), (demo.TRIES - 1, True), (demo.TRIES, False)])
 def test_a_locked_database_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: int, *, begun: bool
 ) -> None:
