@@ -16,7 +16,7 @@ def described() -> str:
     """Return cores, processor, memory, load and the versions of what was measured."""
     memory = psutil.virtual_memory().total / 2**30
     redis = re.search(r"v=(\S+)", _said(redis_binary(), "--version"))
-    packages = [f"{name} {version(name)}" for name in ("pyspark", "granian", "fastapi")]
+    packages = [f"{name} {version(name)}" for name in ("pyspark", "fastapi", "uvicorn")]
     programs = [f"Python {platform.python_version()}", f"Redis {redis[1] if redis else '?'}", *packages]
     return (
         f"{os.cpu_count()} cores of {_processor()}, {memory:.0f} GiB, {platform.system()} {platform.release()}; load "
