@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,16 @@ from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, Row
 
 from serving import errors
-from serving.blocks import Tally, audit, pack_buckets, tally
+from serving.blocks import Tally, audit, buckets_of, pack_buckets, tally
 from serving.errors import HashCollision, ServingError
 from serving.layout import Layout
 from serving.store import BATCH, Store
 from serving.store import batches as in_batches
 
-ROWS_A_TASK = 1_000_000  # 12 bytes each in the Python worker: what one task holds at once
+ROWS_A_TASK = 1_000_000  # 12 bytes each in the Python worker: what one task holds at once, before and after the shuffle
 EXAMPLES = 5  # buckets that a comparison names
 TALLY = "rows BIGINT, checksum STRING, collided BOOLEAN"
+CHUNKS = "task INT, chunk BINARY"
 COMPARISON = "blocks BIGINT, lacking BIGINT, differing BIGINT, repaired BIGINT, examples ARRAY<BIGINT>"
 
 
@@ -102,13 +104,14 @@ def hashes(scores: DataFrame, layout: Layout) -> DataFrame:
 
 
 def _by_task(scores: DataFrame, generation: Generation, rows: int) -> tuple[DataFrame, int]:
-    """Return (hash, score) spread over tasks so that each has all rows of its buckets, and how many tasks."""
-    buckets, cores = generation.layout.buckets, scores.sparkSession.sparkContext.defaultParallelism
-    tasks = max(1, min(buckets, max(cores, rows // ROWS_A_TASK)))
-    hashed = hashes(scores, generation.layout)
-    owner = f"CAST({generation.layout.bucket_sql('hash')} * {tasks}L div {buckets}L AS INT)"
-    owned = hashed.selectExpr("hash", "score", f"{owner} AS task")
-    return owned.repartitionById(tasks, "task").select("hash", "score"), tasks
+    """Return chunks of rows, each brought to the task that has their buckets, and how many tasks there are.
+
+    A chunk is a value of tens of thousands of rows: a shuffle of the rows themselves took twice the time of all else.
+    """
+    layout, cores = generation.layout, scores.sparkSession.sparkContext.defaultParallelism
+    tasks = max(1, min(layout.buckets, max(cores, rows // ROWS_A_TASK)))
+    chunks = hashes(scores, layout).mapInArrow(partial(_chunk_task, layout, tasks), CHUNKS)
+    return chunks.repartitionById(tasks, "task").select("chunk"), tasks
 
 
 def _collected(frame: DataFrame) -> list[Row]:
@@ -124,9 +127,31 @@ def _collected(frame: DataFrame) -> list[Row]:
     raise kind(message)
 
 
+def _chunk_task(layout: Layout, tasks: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    parts: list[tuple[Any, Any]] = []
+    for batch in batches:
+        parts.append(_columns(batch))
+        if sum(len(hashed) for hashed, _ in parts) >= ROWS_A_TASK:
+            yield _chunks(layout, tasks, parts)
+            parts = []
+    if parts:
+        yield _chunks(layout, tasks, parts)
+
+
+def _chunks(layout: Layout, tasks: int, parts: list[tuple[Any, Any]]) -> pa.RecordBatch:
+    """Return the rows of each task as one value: their hashes, then their scores."""
+    hashed, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+    owners = (buckets_of(layout, hashed) * np.uint64(tasks) // np.uint64(layout.buckets)).astype(np.uint16)
+    order = np.argsort(owners, kind="stable")  # of 16 bits, NumPy sorts them by counting
+    bounds = np.searchsorted(owners[order], np.arange(tasks + 1))
+    hashed, scores = hashed[order], scores[order]
+    chunks = [hashed[start:end].tobytes() + scores[start:end].tobytes() for start, end in pairwise(bounds)]
+    return pa.RecordBatch.from_arrays([pa.array(range(tasks), pa.int32()), pa.array(chunks)], ["task", "chunk"])
+
+
 def _write_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     task = _task()
-    hashed, scores = _sorted(batches)
+    hashed, scores = _sorted(generation.layout, batches)
     layout, buckets = generation.layout, generation.buckets_of(task, tasks)
     try:
         blocks = pack_buckets(layout, generation.token, buckets, hashed, [scores])
@@ -145,7 +170,7 @@ def _compare_task(
     batches: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
     buckets = generation.buckets_of(_task(), tasks)
-    hashed, scores = _sorted(batches)
+    hashed, scores = _sorted(generation.layout, batches)
     total = Comparison()
     with Store(generation.redis_url) as store:
         right = pack_buckets(generation.layout, generation.token, buckets, hashed, [scores])
@@ -170,7 +195,8 @@ def _compared(store: Store, generation: Generation, right: dict[int, bytes], *, 
 def _tally_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     total = Tally()
     for batch in batches:
-        total += tally(*_columns(batch))
+        hashed, scores = _columns(batch)
+        total += tally(hashed, [scores])
     yield _row(total)
 
 
@@ -184,18 +210,22 @@ def _read_task(generation: Generation, batches: Iterator[pa.RecordBatch]) -> Ite
     yield _row(total)
 
 
-def _sorted(batches: Iterator[pa.RecordBatch]) -> tuple[Any, Any]:
-    """Return all rows of a task in the order of their unsigned hashes, which is the order of their buckets."""
-    parts = [_columns(batch) for batch in batches]
-    hashed = np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.uint64)
-    scores = np.concatenate([part[1][0] for part in parts]) if parts else np.empty(0, np.float32)
-    order = np.argsort(hashed, kind="stable")
-    return hashed[order], scores[order]
+def _sorted(layout: Layout, batches: Iterator[pa.RecordBatch]) -> tuple[Any, Any]:
+    """Return all rows of a task's chunks in the order of their unsigned hashes, which is the order of their buckets."""
+    chunks = [chunk.as_buffer() for batch in batches for chunk in batch.column(0)]
+    counts = [chunk.size // layout.width for chunk in chunks]
+    hashed = [np.frombuffer(chunk, np.uint64, count) for chunk, count in zip(chunks, counts, strict=True)]
+    scores = [np.frombuffer(chunk, np.float32, count, count * 8) for chunk, count in zip(chunks, counts, strict=True)]
+    if not chunks:
+        return np.empty(0, np.uint64), np.empty(0, np.float32)
+    every = np.concatenate(hashed)
+    order = np.argsort(every)
+    return every[order], np.concatenate(scores)[order]
 
 
-def _columns(batch: pa.RecordBatch) -> tuple[Any, list[Any]]:
+def _columns(batch: pa.RecordBatch) -> tuple[Any, Any]:
     hashed = batch.column(0).to_numpy(zero_copy_only=False).view(np.uint64)
-    return hashed, [batch.column(1).to_numpy(zero_copy_only=False)]
+    return hashed, batch.column(1).to_numpy(zero_copy_only=False)
 
 
 def _row(found: Tally, *, collided: bool = False) -> pa.RecordBatch:

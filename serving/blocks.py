@@ -15,6 +15,7 @@ Hashes = npt.NDArray[np.uint64]
 Column = npt.NDArray[Any]
 
 MOST_KEYS = 2**16 - 1  # the header counts keys in 16 bits
+HEADERS = np.dtype([("format", "<u2"), ("count", "<u2"), ("token", "<u4")])  # as `HEADER` has them
 DTYPES: dict[ColumnType, np.dtype[Any]] = {kind: np.dtype(codec.format) for kind, codec in STRUCTS.items()}
 
 
@@ -43,10 +44,7 @@ def pack(layout: Layout, token: int, hashes: Hashes, columns: Sequence[Column]) 
 
     Raises `LayoutError` for more keys than a block's header can count.
     """
-    if len(hashes) > MOST_KEYS:
-        raise LayoutError(f"a block of {len(hashes)} keys: {MOST_KEYS} is the most; use more buckets")
-    header = HEADER.pack(layout.format, len(hashes), token & 0xFFFFFFFF)
-    return b"".join((header, hashes.tobytes(), *(column.tobytes() for column in columns)))
+    return next(_blocks(layout, token, np.array([0, len(hashes)]), hashes, columns))
 
 
 def pack_buckets(
@@ -62,9 +60,27 @@ def pack_buckets(
     owners = buckets_of(layout, hashes)
     if len(owners) and not (owners[0] in buckets and owners[-1] in buckets):
         raise LayoutError(f"hashes of buckets {owners[0]} to {owners[-1]} given for {buckets}: partition by bucket")
-    bounds = np.searchsorted(owners, np.arange(buckets.start, buckets.stop + 1)).tolist()
-    for bucket, (start, end) in zip(buckets, pairwise(bounds), strict=True):
-        yield bucket, pack(layout, token, hashes[start:end], [column[start:end] for column in columns])
+    bounds = np.searchsorted(owners, np.arange(buckets.start, buckets.stop + 1, dtype=np.uint64))
+    yield from zip(buckets, _blocks(layout, token, bounds, hashes, columns), strict=True)
+
+
+def _blocks(
+    layout: Layout, token: int, bounds: npt.NDArray[np.int64], hashes: Hashes, columns: Sequence[Column]
+) -> Iterator[bytes]:
+    """Yield the blocks of the rows from each of `bounds` (blocks + 1,) to the next.
+
+    They are cut from the bytes of whole arrays: arrays of a few dozen numbers cost more to make than to copy.
+    """
+    counts = np.diff(bounds)
+    if len(counts) and counts.max() > MOST_KEYS:
+        raise LayoutError(f"a block of {counts.max()} keys: {MOST_KEYS} is the most; use more buckets")
+    headers = np.empty(len(counts), HEADERS)
+    headers["format"], headers["count"], headers["token"] = layout.format, counts, token & 0xFFFFFFFF
+    sources = [(each.tobytes(), each.itemsize) for each in (hashes, *columns)]
+    before = headers.tobytes()
+    for place, (start, end) in enumerate(pairwise(bounds.tolist())):
+        header = before[place * HEADER.size : (place + 1) * HEADER.size]
+        yield b"".join([header, *[source[start * size : end * size] for source, size in sources]])
 
 
 def unpack(layout: Layout, token: int, block: bytes) -> tuple[Hashes, list[Column]]:
