@@ -12,9 +12,10 @@ from wsgiref.handlers import format_date_time
 import h11
 from starlette.types import ASGIApp, Message, Scope
 
-from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES, presented_id
-from serving.journal import NO_ROUTE, Journal, known
+from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES, barred, presented_id
+from serving.journal import NO_ROUTE, known
 from serving.problems import plain_problem, rendered
+from serving.service import Service
 
 ANSWER_SECONDS = 10.0
 LOG = logging.getLogger(__name__)
@@ -47,13 +48,16 @@ class Peer(Protocol):
 
 
 class Exchange:
-    """Reads one request, runs the application, and writes its answer."""
+    """Reads one request, runs the application, and writes its answer; of who is unknown it reads the head alone."""
 
-    def __init__(self, peer: Peer, app: ASGIApp, journal: Journal) -> None:
+    def __init__(self, peer: Peer, app: ASGIApp, service: Service) -> None:
         self.answering = False
-        self._peer, self._app, self._journal = peer, app, journal
+        self._peer, self._app = peer, app
+        self._journal, self._keyring = service.journal, service.keyring
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
         self._request: h11.Request | None = None
+        self._scope: Scope = {}
+        self._barred = False
         self._body = bytearray()
         self._pieces = 0
         self._started = perf_counter()
@@ -89,17 +93,20 @@ class Exchange:
             match event := self._http.next_event():
                 case h11.Request():
                     self._begin(event)
+                case h11.EndOfMessage():
+                    self._answer()
+                case _ if self._barred:  # there is a body, which nobody will read
+                    self._answer()
                 case h11.Data():
                     self._take(event.data)
-                case h11.EndOfMessage():
-                    self._answer(self._request)
                 case _:
                     break
         if self._http.they_are_waiting_for_100_continue and not self.answering:
             self._write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
 
     def _begin(self, request: h11.Request) -> None:
-        self._request = request
+        self._request, self._scope = request, _scope(request)
+        self._barred = barred(self._scope, self._keyring)
         size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
         if size > MOST_HEAD_BYTES:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
@@ -110,12 +117,11 @@ class Exchange:
         if self._pieces > MOST_PIECES:
             self.refuse(HTTPStatus.BAD_REQUEST, TOO_MANY)
         elif len(self._body) > MOST_BODY_BYTES:  # the application refuses it by its length
-            self._answer(self._request)
+            self._answer()
 
-    def _answer(self, request: h11.Request | None) -> None:
-        if request is not None:
-            self.answering = True
-            self._task = asyncio.get_running_loop().create_task(self._run(_scope(request)))
+    def _answer(self) -> None:
+        self.answering = True
+        self._task = asyncio.get_running_loop().create_task(self._run(self._scope))
 
     async def _run(self, scope: Scope) -> None:
         try:
@@ -147,7 +153,8 @@ class Exchange:
 
     def _start(self, message: Message) -> None:
         headers = [(b"date", format_date_time(time()).encode()), *message.get("headers", ())]
-        if self._peer.last and not self._http.trailing_data[0]:
+        unread = self._http.their_state is h11.SEND_BODY
+        if unread or (self._peer.last and not self._http.trailing_data[0]):
             headers.append((b"connection", b"close"))
         status = message["status"]
         self._write(h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode()))

@@ -7,7 +7,6 @@ from typing import Protocol, cast
 from starlette.types import ASGIApp
 
 from serving.exchange import ANSWER_SECONDS, Exchange
-from serving.journal import Journal
 from serving.quick import INCOMPLETE, Quick
 
 IDLE_SECONDS = 75.0
@@ -23,7 +22,6 @@ class Host(Protocol):
 
     quick: Quick
     app: ASGIApp
-    journal: Journal
     stopping: bool
     connections: set["Connection"]
 
@@ -167,7 +165,7 @@ class Connection(asyncio.Protocol):
 
     def _long(self, data: bytes) -> None:
         self._held = b""
-        self._exchange = Exchange(self, self._host.app, self._host.journal)
+        self._exchange = Exchange(self, self._host.app, self._host.quick.service)
         self._exchange.feed(data)
 
     def _next(self) -> None:

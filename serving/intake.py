@@ -10,7 +10,7 @@ from starlette.convertors import Convertor
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.apikeys import KeyRing
+from serving.apikeys import ANYONE, Caller, KeyRing
 from serving.errors import CallerUnknown, KeyRefused
 from serving.journal import NO_ROUTE, Journal, known
 from serving.problems import problem_of, rendered
@@ -94,8 +94,17 @@ class Noted:
             )
 
 
+def barred(scope: Scope, keyring: KeyRing) -> bool:
+    """Return whether `Guarded` will refuse a request, so that nothing but its head need be read."""
+    try:
+        _caller(scope, keyring)
+    except CallerUnknown:
+        return True
+    return False
+
+
 class Guarded:
-    """ASGI middleware: what shows scores is for callers with an API key, before anything else of them is read."""
+    """ASGI middleware: what shows scores is for callers with an API key."""
 
     def __init__(self, app: ASGIApp, keyring: KeyRing) -> None:
         self.app = app
@@ -103,14 +112,18 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its caller, or refuse it."""
-        if scope["type"] == "http" and scope["path"].startswith(GUARDED):
+        if scope["type"] == "http":
             state = scope.setdefault("state", {})
             try:
-                state["caller"] = self.keyring.caller(presented_key(scope["headers"]))
+                state["caller"] = _caller(scope, self.keyring)
             except CallerUnknown as fault:
                 status, headers, body = rendered(problem_of(fault, state.get("request_id")))
                 return await Response(body, status, headers)(scope, receive, send)
         return await self.app(scope, receive, send)
+
+
+def _caller(scope: Scope, keyring: KeyRing) -> Caller:
+    return keyring.caller(presented_key(scope["headers"])) if scope["path"].startswith(GUARDED) else ANYONE
 
 
 class BoundedBody:

@@ -56,7 +56,7 @@ class Quick:
         self._plans = service.reader.heads.plans
         self._templates: dict[str, Template] = {}
         self._crowds: dict[str, Crowd] = {}
-        self._traits = TraitsCache()
+        self._traits = TraitsCache(service.keyring)
 
     def take(self, front: Front, data: bytes) -> int:
         """Begin to answer the request that `data` starts with, and return how many bytes it takes.

@@ -12,12 +12,15 @@ from serving.errors import SettingsError
 from serving.front import Connection
 from serving.quick import Quick
 from serving.service import Service
+from serving.sparing import SparingLog
 
 BACKLOG = 1024
 SWEEP_SECONDS = 0.2
 STOP_SECONDS = 10.0  # what is being answered may take so long after the signal to stop
-PAUSE_SECONDS = 1.0  # where the system has no more connections to give
+MOST_CONNECTIONS = 4096  # each may hold the memory of a request
+PAUSE_SECONDS = 1.0  # where there are as many, or the system has no more to give
 LOG = logging.getLogger(__name__)
+SPARING = SparingLog(LOG)
 
 
 class Server:
@@ -45,17 +48,22 @@ class Server:
         sweeping.cancel()
 
     def _accept(self) -> None:
-        """Take all connections that the system has ready."""
+        """Take the connections that the system has ready; those that are too many wait in its queue."""
         try:
-            while True:
+            while self.stopping or len(self.connections) + len(self._opening) < MOST_CONNECTIONS:
                 opened, _ = self._listener.accept()
                 self._open(opened)
         except BlockingIOError:
             return
-        except OSError as fault:  # no file descriptors are left: the clients wait in the system's queue
-            LOG.error("connections cannot be taken for a moment: %s", fault)  # noqa: TRY400  reason: it says all
-            self._loop.remove_reader(self._listener)
-            self._loop.call_later(PAUSE_SECONDS, self._again)
+        except OSError as fault:  # no file descriptors are left
+            self._rest(str(fault))
+        else:
+            self._rest(f"there are {MOST_CONNECTIONS}")
+
+    def _rest(self, why: str) -> None:
+        SPARING.tell("connections cannot be taken for a moment", why)
+        self._loop.remove_reader(self._listener)
+        self._loop.call_later(PAUSE_SECONDS, self._again)
 
     def _again(self) -> None:
         if not self.stopping:

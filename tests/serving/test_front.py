@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from serving import exchange, front
+from serving import exchange, front, server
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
 from serving.store import Store
 from tests.serving.conftest import process_at
@@ -126,6 +126,30 @@ def test_more_connections_than_there_are_files_wait_for_their_turn(redis_url: st
         assert [client.receive().status for client in crowd] == [200] * 60
         for client in crowd:
             client.socket.close()
+
+
+def test_connections_beyond_the_most_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.01)
+    counts: list[int] = []
+    made = front.Connection.connection_made
+
+    def counted(self: front.Connection, transport: asyncio.BaseTransport) -> None:
+        made(self, transport)
+        counts.append(len(self._host.connections))
+
+    monkeypatch.setattr(front.Connection, "connection_made", counted)
+
+    def work(url: str) -> None:
+        crowd = [RawClient(url) for _ in range(20)]
+        for client in crowd:
+            client.socket.sendall(get("/v1/scores/front/a", "Connection: close"))
+        for client in crowd:
+            assert client.receive().status == 200
+            client.socket.close()
+
+    served(redis_url, work)
+    assert (len(counts), max(counts)) == (20, 5)
 
 
 def test_half_a_request_is_waited_for_and_then_refused(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
