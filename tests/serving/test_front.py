@@ -11,11 +11,13 @@ import pytest
 
 from serving import exchange, front, server
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
+from serving.quick import Quick
 from serving.store import Store
 from tests.serving.conftest import process_at
 from tests.serving.inside import served
 from tests.serving.publishing import publish
 from tests.serving.raw import HOST, RawClient, get, post
+from tests.serving.topologies import await_true
 
 ONE = get("/v1/scores/front/a")
 LONG = get("/v1/scores/front/a", "TE: trailers")
@@ -52,6 +54,37 @@ def test_a_request_in_pieces_is_answered(client: RawClient, request_: bytes) -> 
         client.socket.sendall(request_[cut:end])
     assert client.receive().status == 200
     assert client.ask(ONE).status == 200
+
+
+def test_a_body_in_crumbs_is_looked_at_once_it_is_whole(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+    reads, takes, start = [], [], len(MANY) - 15
+    data_received, take = front.Connection.data_received, Quick.take
+
+    def counted(self: front.Connection, data: bytes) -> None:
+        data_received(self, data)
+        reads.append(data)
+
+    def noted(self: Quick, by: front.Connection, data: bytes) -> int:
+        takes.append(data)
+        return take(self, by, data)
+
+    monkeypatch.setattr(front.Connection, "data_received", counted)
+    monkeypatch.setattr(Quick, "take", noted)
+
+    def work(url: str) -> None:
+        with RawClient(url) as client:
+            client.ask(LONG)
+            reads.clear()
+            takes.clear()
+            for place in range(start, len(MANY)):
+                client.socket.sendall(MANY[:start] if place == start else MANY[place - 1 : place])
+                await_true(lambda: len(reads) > place - start)  # noqa: B023  reason: awaited at once
+            assert takes == [MANY[:start]]
+            assert client.ask(MANY[-1:] + ONE).status == 200
+            assert client.receive().status == 200
+
+    served(redis_url, work)
+    assert takes == [MANY[:start], MANY + ONE, ONE]
 
 
 @pytest.mark.parametrize("request_", [ONE, LONG, MANY], ids=["one", "long", "many"])
