@@ -1,6 +1,7 @@
 """Connections: requests behind each other and in pieces, limits on what comes, and time for each."""
 
 import asyncio
+import errno
 import json
 import resource
 import socket
@@ -12,7 +13,9 @@ import pytest
 from serving import exchange, front, server
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
 from serving.quick import Quick
+from serving.server import listening
 from serving.store import Store
+from tests.serving import inside
 from tests.serving.conftest import process_at
 from tests.serving.inside import served
 from tests.serving.publishing import publish
@@ -159,6 +162,32 @@ def test_more_connections_than_there_are_files_wait_for_their_turn(redis_url: st
         assert [client.receive().status for client in crowd] == [200] * 60
         for client in crowd:
             client.socket.close()
+
+
+class Shaky(socket.socket):
+    """A listener whose first client has gone before it is taken."""
+
+    gone = False
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """Fail once, as Linux may."""
+        if not self.gone:
+            self.gone = True
+            raise ConnectionAbortedError(errno.ECONNABORTED, "Software caused connection abort")
+        return super().accept()
+
+
+def test_a_client_that_goes_before_it_is_taken_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(inside, "listening", lambda *place: Shaky(fileno=listening(*place).detach()))
+
+    def work(url: str) -> None:
+        with RawClient(url) as client:
+            assert client.ask(ONE).status == 200
+
+    served(redis_url, work)
 
 
 def test_connections_beyond_the_most_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
