@@ -21,6 +21,8 @@ ANSWER_SECONDS = 10.0
 LOG = logging.getLogger(__name__)
 MOST_PIECES = 4096  # of a body; each costs as much time as a thousand bytes
 TOO_MANY = f"a body in more than {MOST_PIECES} pieces: send larger chunks, or none"
+# What stands before us may have ended the body at the other one (RFC 9112, 6.1).
+TWO_LENGTHS = "a body with both Content-Length and Transfer-Encoding: send one of them"
 TOO_LATE = "the answer took too long: try again"
 ABSOLUTE = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
 TOO_LARGE = f"a request line and headers of more than {MOST_HEAD_BYTES} bytes: send fewer or shorter ones"
@@ -110,6 +112,8 @@ class Exchange:
         size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
         if size > MOST_HEAD_BYTES:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
+        elif {b"content-length", b"transfer-encoding"} <= dict(request.headers).keys():
+            self.refuse(HTTPStatus.BAD_REQUEST, TWO_LENGTHS)
 
     def _take(self, piece: bytes) -> None:
         self._body += piece

@@ -135,9 +135,9 @@ LARGE = {
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "bad-request"),
     "two lengths": (post("/v1/scores/front", b"{}", "Content-Length: 3"), 400, "bad-request"),
     "a length and chunks": (
-        post("/v1/scores/front", b"0\r\n\r\n", "Transfer-Encoding: chunked"),
-        422,
-        "invalid-request",
+        post("/v1/scores/front", b"0\r\n\r\n", "Transfer-Encoding: chunked") + ONE,
+        400,
+        "bad-request",
     ),
 }
 
@@ -149,6 +149,7 @@ def test_what_is_too_large_or_no_http_is_refused_with_a_problem(client: RawClien
     assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.json["type"] == f"urn:scoreline:problem:{code}"
     assert answer.json["request_id"] == answer.headers["x-request-id"]
+    assert client.ended()
 
 
 def test_more_connections_than_there_are_files_wait_for_their_turn(redis_url: str) -> None:
