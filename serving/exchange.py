@@ -14,16 +14,14 @@ from starlette.types import ASGIApp, Message, Scope
 
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES, barred, presented_id
 from serving.journal import NO_ROUTE, known
-from serving.problems import plain_problem, rendered
+from serving.problems import OUR_FAULT, plain_problem, rendered
 from serving.service import Service
 
-ANSWER_SECONDS = 10.0
 LOG = logging.getLogger(__name__)
 MOST_PIECES = 4096  # of a body; each costs as much time as a thousand bytes
 TOO_MANY = f"a body in more than {MOST_PIECES} pieces: send larger chunks, or none"
 # What stands before us may have ended the body at the other one (RFC 9112, 6.1).
 TWO_LENGTHS = "a body with both Content-Length and Transfer-Encoding: send one of them"
-TOO_LATE = "the answer took too long: try again"
 ABSOLUTE = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
 TOO_LARGE = f"a request line and headers of more than {MOST_HEAD_BYTES} bytes: send fewer or shorter ones"
 
@@ -129,12 +127,11 @@ class Exchange:
 
     async def _run(self, scope: Scope) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._app(scope, self._receive, self._send)
+            await self._app(scope, self._receive, self._send)
         except Exception:  # the application has answered what it could
             LOG.exception("a request failed", extra={"request_id": scope["state"].get("request_id")})
             if self._http.our_state is h11.SEND_RESPONSE:
-                self._peer.write(_refusal(503, TOO_LATE, scope["state"].get("request_id", "")))
+                self._peer.write(_refusal(500, OUR_FAULT, scope["state"].get("request_id", "")))
         whole = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
         self._peer.done(self._http.trailing_data[0] if whole else None)
 

@@ -6,7 +6,8 @@ from typing import Protocol, cast
 
 from starlette.types import ASGIApp
 
-from serving.exchange import ANSWER_SECONDS, Exchange
+from serving.exchange import Exchange
+from serving.intake import ANSWER_SECONDS
 from serving.quick import UNUSUAL, Quick
 
 IDLE_SECONDS = 75.0

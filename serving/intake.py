@@ -1,5 +1,7 @@
 """What of a request is let in: from whom, under which id, the key in the path as it was meant, a bounded body."""
 
+import asyncio
+import logging
 import re
 from collections.abc import Iterable
 from time import perf_counter, time
@@ -13,10 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.apikeys import ANYONE, Caller, KeyRing
 from serving.errors import CallerUnknown, KeyRefused
 from serving.journal import NO_ROUTE, Journal, known
-from serving.problems import problem_of, rendered
+from serving.problems import plain_problem, problem_of, rendered
+from serving.sparing import SparingLog
 
 MOST_HEAD_BYTES = 32 * 2**10
 MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON
+ANSWER_SECONDS = 10.0
+TOO_LATE = "the answer took too long: try again"
+LOG = SparingLog(logging.getLogger(__name__))
 GUARDED = "/v1/"  # health, metrics and documents stay open: they show no score and no key
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+=@/-]{1,128}")  # what needs no escaping anywhere
 
@@ -124,6 +130,33 @@ class Guarded:
 
 def _caller(scope: Scope, keyring: KeyRing) -> Caller:
     return keyring.caller(presented_key(scope["headers"])) if scope["path"].startswith(GUARDED) else ANYONE
+
+
+class Timely:
+    """ASGI middleware: what is not answered in `ANSWER_SECONDS` is a problem, unless its answer has begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and answer it where nothing else does in time."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self.app(scope, receive, watched)
+        except TimeoutError:
+            if begun:
+                raise
+            request_id = scope["state"].get("request_id", "")
+            LOG.tell("AnswerTooLate", f"nothing in {ANSWER_SECONDS} s for {scope['path'][:128]!r}", request_id)
+            status, headers, body = rendered(plain_problem(503, TOO_LATE, request_id))
+            await Response(body, status, headers)(scope, receive, send)
 
 
 class BoundedBody:

@@ -32,6 +32,7 @@ MEDIA_TYPE = "application/problem+json"
 LOG = SparingLog(logging.getLogger(__name__))
 # What a status says to a client beside its document.
 HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+OUR_FAULT = "a fault of the service, which its log explains: try again"
 MOST_FAULTS = 3  # of one request are told
 
 # The service's own words: those of `http.HTTPStatus` change with the version of Python.
@@ -135,7 +136,7 @@ def _document(fault: Exception, request_id: str) -> Problem:
         case HTTPException():
             return plain_problem(fault.status_code, fault.detail, request_id)
     # What went wrong is in the log; the caller learns nothing of our insides.
-    return plain_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service, which its log explains", request_id)
+    return plain_problem(HTTPStatus.INTERNAL_SERVER_ERROR, OUR_FAULT, request_id)
 
 
 def _told(fault: RequestValidationError) -> str:

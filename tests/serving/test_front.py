@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from serving import exchange, front, server
+from serving import front, intake, server
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
 from serving.quick import Quick
 from serving.server import listening
@@ -257,8 +257,11 @@ def test_a_client_that_takes_no_answers_is_given_up(
     served(redis_url, work)
 
 
-def test_an_answer_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
-    monkeypatch.setattr(exchange, "ANSWER_SECONDS", 0.3)
+def test_an_answer_that_takes_too_long_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(intake, "ANSWER_SECONDS", 0.3)
+    ids = []
 
     async def slow(self: object) -> None:
         await asyncio.sleep(30)
@@ -270,5 +273,10 @@ def test_an_answer_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPa
             answer = client.ask(get("/v1/pipelines"))
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
             assert answer.json["type"] == "urn:scoreline:problem:unavailable"
+            assert client.ask(ONE).status == 200
+            ids.append(answer.headers["x-request-id"])
+            assert answer.json["request_id"] == ids[0]
 
     served(redis_url, work)
+    (line,) = [json.loads(line) for line in capfd.readouterr().out.splitlines() if ids[0] in line]
+    assert (line["route"], line["status"]) == ("/v1/pipelines", 503)
