@@ -16,8 +16,9 @@ from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES, barred, presented_i
 from serving.journal import NO_ROUTE, known
 from serving.problems import OUR_FAULT, plain_problem, rendered
 from serving.service import Service
+from serving.sparing import SparingLog
 
-LOG = logging.getLogger(__name__)
+LOG = SparingLog(logging.getLogger(__name__))
 MOST_PIECES = 4096  # of a body; each costs as much time as a thousand bytes
 TOO_MANY = f"a body in more than {MOST_PIECES} pieces: send larger chunks, or none"
 # What stands before us may have ended the body at the other one (RFC 9112, 6.1).
@@ -128,10 +129,11 @@ class Exchange:
     async def _run(self, scope: Scope) -> None:
         try:
             await self._app(scope, self._receive, self._send)
-        except Exception:  # the application has answered what it could
-            LOG.exception("a request failed", extra={"request_id": scope["state"].get("request_id")})
+        except Exception as fault:  # noqa: BLE001  reason: the application has answered what it could
+            request_id = scope["state"].get("request_id", "")
+            LOG.tell(type(fault).__name__, "a request failed", request_id, fault)
             if self._http.our_state is h11.SEND_RESPONSE:
-                self._peer.write(_refusal(500, OUR_FAULT, scope["state"].get("request_id", "")))
+                self._peer.write(_refusal(500, OUR_FAULT, request_id))
         whole = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
         self._peer.done(self._http.trailing_data[0] if whole else None)
 

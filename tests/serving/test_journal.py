@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,7 +22,7 @@ from serving.journal import Journal
 from serving.logs import BulkWriter
 from serving.store import Store
 from tests.conftest import free_port
-from tests.serving.conftest import service_at
+from tests.serving.conftest import process_at, service_at
 from tests.serving.publishing import publish
 from tests.serving.raw import RawClient, get, post
 
@@ -177,3 +177,18 @@ def test_a_log_that_nobody_reads_holds_nobody_up_and_is_counted(monkeypatch: pyt
     os.close(reading)
     writer._thread.join()
     os.close(writing)
+
+
+def test_faults_that_nobody_reads_hold_nobody_up(store: Store, redis_url: str) -> None:
+    publish(store, "unread", 1, {"a": 0.5})
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(2**12))
+    os.set_blocking(writing, True)
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as log, process_at(redis_url, log=log) as (url, process):
+        with RawClient(url) as client:
+            assert client.ask(get("/v1/scores/unread/a")).status == 200
+        process.terminate()
+        assert process.wait(30) == 0
