@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         """Take a piece of what the client sends."""
         if self._lingering:
             return
-        if self._quick or self._choked:
+        if self._quick or (self._choked and self._exchange is None):
             self._hold(data)
         elif self._exchange is not None:
             if self._exchange.answering:
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         """Go on."""
         self._choked = False
         self._drained.set()
-        if not self._answering():
+        if not self._quick and self._exchange is None:  # else what is under way goes on by itself
             self._next()
 
     def reply(self, answer: bytes) -> None:

@@ -5,8 +5,10 @@ import errno
 import json
 import resource
 import socket
+import time
 from collections.abc import Iterator
 from itertools import pairwise
+from threading import Event
 
 import pytest
 
@@ -117,6 +119,39 @@ def test_who_waits_for_a_sign_to_send_the_body_has_it(client: RawClient) -> None
     client.socket.sendall(head + b"\r\n\r\n")
     assert client.socket.recv(100).startswith(b"HTTP/1.1 100 ")
     assert client.ask(body).status == 200
+
+
+def test_a_body_stays_one_where_the_sign_to_send_it_is_taken_slowly(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    write, taken = front.Connection.write, Event()
+
+    def choking(self: front.Connection, data: bytes) -> None:
+        """Do what the transport does where what is written is too much for the moment."""
+        write(self, data)
+        if data.startswith(b"HTTP/1.1 100 "):
+            self.pause_writing()
+            asyncio.get_running_loop().create_task(resume(self))
+
+    async def resume(self: front.Connection) -> None:
+        await asyncio.to_thread(taken.wait)
+        self.resume_writing()
+
+    monkeypatch.setattr(front.Connection, "write", choking)
+    head, _, body = post("/v1/scores/front", b'{"keys": ["a", "b"]}', "Expect: 100-continue").partition(b"\r\n\r\n")
+
+    def work(url: str) -> None:
+        with RawClient(url) as client:
+            client.socket.sendall(head + b"\r\n\r\n")
+            assert client.socket.recv(100).startswith(b"HTTP/1.1 100 ")
+            client.socket.sendall(body[:4])
+            time.sleep(0.3)  # for it to be read
+            taken.set()
+            time.sleep(0.3)
+            assert client.ask(body[4:]).status == 200
+            assert client.ask(ONE).status == 200
+
+    served(redis_url, work)
 
 
 def test_a_head_is_answered_without_a_body(client: RawClient) -> None:
