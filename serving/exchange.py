@@ -73,7 +73,8 @@ class Exchange:
             self._read()
         except h11.RemoteProtocolError as fault:
             status = fault.error_status_hint
-            self.refuse(status, TOO_LARGE if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE else str(fault))
+            large = status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self.refuse(status, TOO_LARGE if large else f"this is no HTTP/1.1 ({fault}): send HTTP/1.1")
 
     def lost(self) -> None:
         """Learn that the client is gone; what has begun is finished all the same, and nobody reads it."""

@@ -50,6 +50,13 @@ STATUSES: dict[int, tuple[str, str]] = {
     503: ("unavailable", "The scores cannot be read now"),
 }
 
+# In place of the framework's, which do not say what to do.
+WORDS = {
+    400: "the body cannot be read: send JSON in UTF-8",
+    404: "there is nothing at this path: /docs shows which paths there are",
+    405: "this path does not take this method: /docs shows which methods it takes",
+}
+
 KINDS: dict[type[ServingError], tuple[int, str, str]] = {
     UnknownPipeline: (404, "unknown-pipeline", "No such pipeline is live"),
     UnknownKey: (404, "unknown-key", "No score for this key"),
@@ -134,7 +141,7 @@ def _document(fault: Exception, request_id: str) -> Problem:
         case RequestValidationError():
             return plain_problem(HTTPStatus.UNPROCESSABLE_ENTITY, _told(fault), request_id)
         case HTTPException():
-            return plain_problem(fault.status_code, fault.detail, request_id)
+            return plain_problem(fault.status_code, WORDS.get(fault.status_code, fault.detail), request_id)
     # What went wrong is in the log; the caller learns nothing of our insides.
     return plain_problem(HTTPStatus.INTERNAL_SERVER_ERROR, OUR_FAULT, request_id)
 
@@ -143,4 +150,4 @@ def _told(fault: RequestValidationError) -> str:
     faults = fault.errors()
     told = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in faults[:MOST_FAULTS]]
     more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
-    return "; ".join(told + more)
+    return f"{'; '.join(told + more)}: /docs shows what a request may hold"
