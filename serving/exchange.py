@@ -20,6 +20,7 @@ from serving.sparing import SparingLog
 
 LOG = SparingLog(logging.getLogger(__name__))
 MOST_PIECES = 4096  # of a body; each costs as much time as a thousand bytes
+TOO_LONG = f"a body of more than {MOST_BODY_BYTES} bytes: send fewer keys"
 TOO_MANY = f"a body in more than {MOST_PIECES} pieces: send larger chunks, or none"
 # What stands before us may have ended the body at the other one (RFC 9112, 6.1).
 TWO_LENGTHS = "a body with both Content-Length and Transfer-Encoding: send one of them"
@@ -109,19 +110,22 @@ class Exchange:
     def _begin(self, request: h11.Request) -> None:
         self._request, self._scope = request, _scope(request)
         self._barred = barred(self._scope, self._keyring)
+        headers = dict(request.headers)
         size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
         if size > MOST_HEAD_BYTES:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
-        elif {b"content-length", b"transfer-encoding"} <= dict(request.headers).keys():
+        elif {b"content-length", b"transfer-encoding"} <= headers.keys():
             self.refuse(HTTPStatus.BAD_REQUEST, TWO_LENGTHS)
+        elif not self._barred and int(headers.get(b"content-length", 0)) > MOST_BODY_BYTES:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LONG)
 
     def _take(self, piece: bytes) -> None:
         self._body += piece
         self._pieces += 1
         if self._pieces > MOST_PIECES:
             self.refuse(HTTPStatus.BAD_REQUEST, TOO_MANY)
-        elif len(self._body) > MOST_BODY_BYTES:  # the application refuses it by its length
-            self._answer()
+        elif len(self._body) > MOST_BODY_BYTES:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LONG)
 
     def _answer(self) -> None:
         self.answering = True

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from time import perf_counter, time
 from urllib.parse import unquote_to_bytes
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from starlette.convertors import Convertor
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +19,7 @@ from serving.problems import plain_problem, problem_of, rendered
 from serving.sparing import SparingLog
 
 MOST_HEAD_BYTES = 32 * 2**10
-MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON
+MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON; or more and shorter ones, where allowed
 ANSWER_SECONDS = 10.0
 TOO_LATE = "the answer took too long: try again"
 LOG = SparingLog(logging.getLogger(__name__))
@@ -157,25 +157,3 @@ class Timely:
             LOG.tell("AnswerTooLate", f"nothing in {ANSWER_SECONDS} s for {scope['path'][:128]!r}", request_id)
             status, headers, body = rendered(plain_problem(503, TOO_LATE, request_id))
             await Response(body, status, headers)(scope, receive, send)
-
-
-class BoundedBody:
-    """ASGI middleware: a body beyond `most` bytes is answered with 413 before it is all read."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app = app
-        self.most = most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting what is read of its body."""
-        read = 0
-
-        async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.most:
-                raise HTTPException(413, f"a body of more than {self.most} bytes: send fewer keys")
-            return message
-
-        await self.app(scope, bounded, send)

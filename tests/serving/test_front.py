@@ -160,11 +160,15 @@ def test_a_head_is_answered_without_a_body(client: RawClient) -> None:
     assert client.ask(ONE).status == 200
 
 
+ANNOUNCED = (
+    b"POST /v1/scores/front HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" + HOST + b"\r\n"
+)
 CHUNKED = b"POST /v1/scores/front HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST + b"\r\n"
 LARGE = {
     "headers": (get("/v1/scores/front/a", f"A: {'x' * MOST_HEAD_BYTES}"), 431, "headers-too-large"),
     "headers without end": (b"GET /v1/scores/front/" + b"x" * 2 * MOST_HEAD_BYTES, 431, "headers-too-large"),
     "body": (post("/v1/scores/front", bytes(MOST_BODY_BYTES + 1)), 413, "request-entity-too-large"),
+    "announced body": (ANNOUNCED % (MOST_BODY_BYTES + 1), 413, "request-entity-too-large"),
     "endless body": (CHUNKED + (b"10000\r\n" + bytes(2**16) + b"\r\n") * 40, 413, "request-entity-too-large"),
     "crumbs": (CHUNKED + b"1\r\n0\r\n" * 100_000, 400, "bad-request"),
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "bad-request"),
