@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import httpx
 
@@ -22,9 +22,10 @@ class Client:
     """Looks up scores at `url`, such as http://127.0.0.1:8700, with an API key where the service wants one.
 
     Every method raises `ServiceError` for what the service refuses (and, unsent, for text that no request can hold) or
-    for an answer that is none of the service's, and `ServiceUnreachable` where nothing answers within `seconds`. What
-    is unavailable for a moment is asked for again, within that time and as often as `budget` allows. The service is
-    asked directly, never through a proxy that the environment names. Close the client, or use it in a `with` statement;
+    for an answer that is none of the service's, and `ServiceUnreachable` where nothing answers within `seconds`: here,
+    but not with `AsyncClient`, connecting, sending and the answer's head may each take what is left of them. What is
+    unavailable for a moment is asked for again, within that time and as often as `budget` allows. The service is asked
+    directly, never through a proxy that the environment names. Close the client, or use it in a `with` statement;
     threads may share it.
     """
 
@@ -32,7 +33,7 @@ class Client:
         self, url: str, seconds: float = SECONDS, *, api_key: str | None = None, budget: RetryBudget | None = None
     ) -> None:
         # With a transport of its own httpx leaves HTTP_PROXY aside, and still takes SSL_CERT_FILE.
-        self._http = httpx.Client(transport=httpx.HTTPTransport(), **_options(url, seconds, api_key))
+        self._http = httpx.Client(transport=_Transport(), **_options(url, api_key))
         self._asker = Asker(str(self._http.base_url), seconds, budget or RetryBudget())
 
     def __enter__(self) -> Self:
@@ -88,7 +89,7 @@ class Client:
             time.sleep(step)
             return None
         try:
-            return self._http.request(step.method, step.path, content=step.body, headers=JSON)
+            return self._http.request(step.method, step.path, content=step.body, headers=JSON, timeout=step.seconds)
         except (httpx.RequestError, httpx.InvalidURL) as fault:
             return fault
 
@@ -99,7 +100,7 @@ class AsyncClient:
     def __init__(
         self, url: str, seconds: float = SECONDS, *, api_key: str | None = None, budget: RetryBudget | None = None
     ) -> None:
-        self._http = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(), **_options(url, seconds, api_key))
+        self._http = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(), **_options(url, api_key))
         self._asker = Asker(str(self._http.base_url), seconds, budget or RetryBudget())
 
     async def __aenter__(self) -> Self:
@@ -152,11 +153,41 @@ class AsyncClient:
             await asyncio.sleep(step)
             return None
         try:
-            return await self._http.request(step.method, step.path, content=step.body, headers=JSON)
+            async with asyncio.timeout(step.seconds):
+                return await self._http.request(step.method, step.path, content=step.body, headers=JSON, timeout=None)
+        except TimeoutError as fault:
+            return httpx.ReadTimeout(str(fault))
         except (httpx.RequestError, httpx.InvalidURL) as fault:
             return fault
 
 
-def _options(url: str, seconds: float, api_key: str | None) -> dict[str, Any]:
+class _Transport(httpx.HTTPTransport):
+    """Bounds the time to read an answer, of which httpx bounds each part alone."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the answer, which is still to be read."""
+        until = time.monotonic() + request.extensions["timeout"]["read"]
+        response = super().handle_request(request)
+        response.stream = _Bounded(cast("httpx.SyncByteStream", response.stream), until)
+        return response
+
+
+class _Bounded(httpx.SyncByteStream):
+    """What is read until a moment of the monotonic clock."""
+
+    def __init__(self, stream: httpx.SyncByteStream, until: float) -> None:
+        self._stream, self._until = stream, until
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            if time.monotonic() > self._until:
+                raise httpx.ReadTimeout("the answer came too slowly")
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _options(url: str, api_key: str | None) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    return {"base_url": url, "timeout": seconds, "headers": headers}
+    return {"base_url": url, "headers": headers}

@@ -21,16 +21,18 @@ A = TypeVar("A", bound=BaseModel)
 T = TypeVar("T")
 
 TRIES = 3
+LEAST_SECONDS = 0.001
 PAUSE_SECONDS = 0.1  # about so long before the first repetition, twice that before the second
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A request to carry to the service."""
+    """A request to carry to the service within some seconds, those to read the answer included."""
 
     method: str
     path: str
-    body: str | None = None
+    body: str | None
+    seconds: float
 
 
 # Steps are requests and pauses in seconds; what is sent back is the answer, or why there is none; the end is a value.
@@ -80,7 +82,7 @@ class Asker:
         """Ask for one key."""
         query = "&".join(f"{name}={_part(str(value))}" for name, value in vars(wishes).items() if value is not None)
         path = f"/v1/scores/{_part(pipeline)}/{_part(key)}" + (f"?{query}" if query else "")
-        return self._ask(Score, Ask("GET", path))
+        return self._ask(Score, "GET", path)
 
     def batch(self, pipeline: str, keys: list[str], wishes: Wishes) -> Dialogue[list[Score | Missing]]:
         """Ask for several keys at once."""
@@ -88,11 +90,11 @@ class Asker:
             body = Keys(keys=keys, **vars(wishes)).model_dump_json(exclude_none=True)
         except ValidationError as fault:
             raise ServiceError(422, "invalid-request", fault.errors()[0]["msg"]) from fault
-        return (yield from self._ask(Batch, Ask("POST", f"/v1/scores/{_part(pipeline)}", body))).answers
+        return (yield from self._ask(Batch, "POST", f"/v1/scores/{_part(pipeline)}", body)).answers
 
     def pipelines(self) -> Dialogue[list[PipelineStatus]]:
         """Ask what is live."""
-        return (yield from self._ask(Pipelines, Ask("GET", "/v1/pipelines"))).pipelines
+        return (yield from self._ask(Pipelines, "GET", "/v1/pipelines")).pipelines
 
     def allowed(self, pipeline: str, keys: int, refused: ServiceError) -> Dialogue[int]:
         """Return how many keys the pipeline allows in a request, or raise what was refused if that is no way out."""
@@ -102,13 +104,13 @@ class Asker:
                     return status.max_keys
         raise refused
 
-    def _ask(self, kind: type[A], ask: Ask) -> Dialogue[A]:
+    def _ask(self, kind: type[A], method: str, path: str, body: str | None = None) -> Dialogue[A]:
         self._budget.earn()
-        started = monotonic()
+        until = monotonic() + self._seconds
         for tried in range(1, TRIES + 1):
-            answer = yield ask
+            answer = yield Ask(method, path, body, max(until - monotonic(), LEAST_SECONDS))
             pause = _pause(answer, tried)
-            late = monotonic() - started + (pause or 0) > self._seconds
+            late = monotonic() + (pause or 0) > until
             if pause is None or tried == TRIES or late or not self._budget.spend():
                 break
             yield pause

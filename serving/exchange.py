@@ -12,15 +12,18 @@ from wsgiref.handlers import format_date_time
 import h11
 from starlette.types import ASGIApp, Message, Scope
 
-from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES, presented_id
-from serving.journal import NO_ROUTE, Journal, known
-from serving.problems import plain_problem, rendered
+from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES, barred, presented_id
+from serving.journal import NO_ROUTE, known
+from serving.problems import OUR_FAULT, plain_problem, rendered
+from serving.service import Service
+from serving.sparing import SparingLog
 
-ANSWER_SECONDS = 10.0
-LOG = logging.getLogger(__name__)
+LOG = SparingLog(logging.getLogger(__name__))
 MOST_PIECES = 4096  # of a body; each costs as much time as a thousand bytes
+TOO_LONG = f"a body of more than {MOST_BODY_BYTES} bytes: send fewer keys"
 TOO_MANY = f"a body in more than {MOST_PIECES} pieces: send larger chunks, or none"
-TOO_LATE = "the answer took too long: try again"
+# What stands before us may have ended the body at the other one (RFC 9112, 6.1).
+TWO_LENGTHS = "a body with both Content-Length and Transfer-Encoding: send one of them"
 ABSOLUTE = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
 TOO_LARGE = f"a request line and headers of more than {MOST_HEAD_BYTES} bytes: send fewer or shorter ones"
 
@@ -47,13 +50,16 @@ class Peer(Protocol):
 
 
 class Exchange:
-    """Reads one request, runs the application, and writes its answer."""
+    """Reads one request, runs the application, and writes its answer; of who is unknown it reads the head alone."""
 
-    def __init__(self, peer: Peer, app: ASGIApp, journal: Journal) -> None:
+    def __init__(self, peer: Peer, app: ASGIApp, service: Service) -> None:
         self.answering = False
-        self._peer, self._app, self._journal = peer, app, journal
+        self._peer, self._app = peer, app
+        self._journal, self._keyring = service.journal, service.keyring
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
         self._request: h11.Request | None = None
+        self._scope: Scope = {}
+        self._barred = False
         self._body = bytearray()
         self._pieces = 0
         self._started = perf_counter()
@@ -68,7 +74,8 @@ class Exchange:
             self._read()
         except h11.RemoteProtocolError as fault:
             status = fault.error_status_hint
-            self.refuse(status, TOO_LARGE if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE else str(fault))
+            large = status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self.refuse(status, TOO_LARGE if large else f"this is no HTTP/1.1 ({fault}): send HTTP/1.1")
 
     def lost(self) -> None:
         """Learn that the client is gone; what has begun is finished all the same, and nobody reads it."""
@@ -89,42 +96,49 @@ class Exchange:
             match event := self._http.next_event():
                 case h11.Request():
                     self._begin(event)
+                case h11.EndOfMessage():
+                    self._answer()
+                case _ if self._barred:  # there is a body, which nobody will read
+                    self._answer()
                 case h11.Data():
                     self._take(event.data)
-                case h11.EndOfMessage():
-                    self._answer(self._request)
                 case _:
                     break
         if self._http.they_are_waiting_for_100_continue and not self.answering:
             self._write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
 
     def _begin(self, request: h11.Request) -> None:
-        self._request = request
+        self._request, self._scope = request, _scope(request)
+        self._barred = barred(self._scope, self._keyring)
+        headers = dict(request.headers)
         size = len(request.target) + sum(len(name) + len(value) for name, value in request.headers)
         if size > MOST_HEAD_BYTES:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LARGE)
+        elif {b"content-length", b"transfer-encoding"} <= headers.keys():
+            self.refuse(HTTPStatus.BAD_REQUEST, TWO_LENGTHS)
+        elif not self._barred and int(headers.get(b"content-length", 0)) > MOST_BODY_BYTES:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LONG)
 
     def _take(self, piece: bytes) -> None:
         self._body += piece
         self._pieces += 1
         if self._pieces > MOST_PIECES:
             self.refuse(HTTPStatus.BAD_REQUEST, TOO_MANY)
-        elif len(self._body) > MOST_BODY_BYTES:  # the application refuses it by its length
-            self._answer(self._request)
+        elif len(self._body) > MOST_BODY_BYTES:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LONG)
 
-    def _answer(self, request: h11.Request | None) -> None:
-        if request is not None:
-            self.answering = True
-            self._task = asyncio.get_running_loop().create_task(self._run(_scope(request)))
+    def _answer(self) -> None:
+        self.answering = True
+        self._task = asyncio.get_running_loop().create_task(self._run(self._scope))
 
     async def _run(self, scope: Scope) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._app(scope, self._receive, self._send)
-        except Exception:  # the application has answered what it could
-            LOG.exception("a request failed", extra={"request_id": scope["state"].get("request_id")})
+            await self._app(scope, self._receive, self._send)
+        except Exception as fault:  # noqa: BLE001  reason: the application has answered what it could
+            request_id = scope["state"].get("request_id", "")
+            LOG.tell(type(fault).__name__, "a request failed", request_id, fault)
             if self._http.our_state is h11.SEND_RESPONSE:
-                self._peer.write(_refusal(503, TOO_LATE, scope["state"].get("request_id", "")))
+                self._peer.write(_refusal(500, OUR_FAULT, request_id))
         whole = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
         self._peer.done(self._http.trailing_data[0] if whole else None)
 
@@ -147,7 +161,8 @@ class Exchange:
 
     def _start(self, message: Message) -> None:
         headers = [(b"date", format_date_time(time()).encode()), *message.get("headers", ())]
-        if self._peer.last and not self._http.trailing_data[0]:
+        unread = self._http.their_state is h11.SEND_BODY
+        if unread or (self._peer.last and not self._http.trailing_data[0]):
             headers.append((b"connection", b"close"))
         status = message["status"]
         self._write(h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode()))

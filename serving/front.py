@@ -6,9 +6,9 @@ from typing import Protocol, cast
 
 from starlette.types import ASGIApp
 
-from serving.exchange import ANSWER_SECONDS, Exchange
-from serving.journal import Journal
-from serving.quick import INCOMPLETE, Quick
+from serving.exchange import Exchange
+from serving.intake import ANSWER_SECONDS
+from serving.quick import UNUSUAL, Quick
 
 IDLE_SECONDS = 75.0
 REQUEST_SECONDS = 10.0  # from a request's first byte to its last
@@ -23,7 +23,6 @@ class Host(Protocol):
 
     quick: Quick
     app: ASGIApp
-    journal: Journal
     stopping: bool
     connections: set["Connection"]
 
@@ -34,7 +33,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, host: Host) -> None:
         self._host, self._loop = host, asyncio.get_running_loop()
         self._take = host.quick.take
-        self._held = b""  # the start of a request, or requests behind the one that is being answered
+        # The start of a request, or requests behind the one that is being answered.
+        self._held: bytes | bytearray = b""
+        self._needed = 1  # bytes, before what is held is looked at again
         self._quick = False  # whether a lookup is under way
         self._exchange: Exchange | None = None
         self._ended = False  # by the client, which still reads
@@ -68,15 +69,17 @@ class Connection(asyncio.Protocol):
         """Take a piece of what the client sends."""
         if self._lingering:
             return
-        if self._quick or self._choked:
+        if self._quick or (self._choked and self._exchange is None):
             self._hold(data)
         elif self._exchange is not None:
             if self._exchange.answering:
                 self._hold(data)
             else:
                 self._exchange.feed(data)
+        elif self._held:
+            self._more(data)
         else:
-            self._advance(self._held + data if self._held else data)
+            self._advance(data)
 
     def eof_received(self) -> bool:
         """Answer what came whole to a client that sends no more."""
@@ -93,7 +96,7 @@ class Connection(asyncio.Protocol):
         """Go on."""
         self._choked = False
         self._drained.set()
-        if not self._answering():
+        if not self._quick and self._exchange is None:  # else what is under way goes on by itself
             self._next()
 
     def reply(self, answer: bytes) -> None:
@@ -151,6 +154,12 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
 
+    def _more(self, data: bytes) -> None:
+        """Take a further piece of a request; all are joined but once, however small they are."""
+        self._held += data
+        if len(self._held) >= self._needed:
+            self._advance(bytes(self._held))
+
     def _advance(self, data: bytes) -> None:
         """Begin to answer the request that `data` starts with, or wait for the rest of it."""
         taken = self._take(self, data)
@@ -160,19 +169,19 @@ class Connection(asyncio.Protocol):
             return
         if not self._begun:
             self._begun, self._overdue, self._deadline = True, False, self._loop.time() + REQUEST_SECONDS
-        if taken == INCOMPLETE:
-            self._held = data
-        else:
+        if taken == UNUSUAL:
             self._long(data)
+        else:
+            self._held, self._needed = bytearray(data), -taken
 
     def _long(self, data: bytes) -> None:
         self._held = b""
-        self._exchange = Exchange(self, self._host.app, self._host.journal)
+        self._exchange = Exchange(self, self._host.app, self._host.quick.service)
         self._exchange.feed(data)
 
     def _next(self) -> None:
         """Go on after an answer."""
-        self._begun = False
+        self._begun, self._needed = False, 1
         if self._transport.is_closing() or self._choked:
             return
         if self._held:
@@ -186,7 +195,7 @@ class Connection(asyncio.Protocol):
         """Take the request that waited behind another one."""
         if self._answering() or self._begun or not self._held:  # more of it has come and was taken
             return
-        self._advance(self._held)
+        self._advance(bytes(self._held))
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -195,7 +204,7 @@ class Connection(asyncio.Protocol):
 
     def _late(self) -> None:
         if self._exchange is None:
-            self._long(self._held)
+            self._long(bytes(self._held))
         if self._exchange is not None and not self._exchange.answering:
             self._exchange.refuse(HTTPStatus.REQUEST_TIMEOUT, TOO_SLOW)
 

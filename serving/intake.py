@@ -1,22 +1,28 @@
 """What of a request is let in: from whom, under which id, the key in the path as it was meant, a bounded body."""
 
+import asyncio
+import logging
 import re
 from collections.abc import Iterable
 from time import perf_counter, time
 from urllib.parse import unquote_to_bytes
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from starlette.convertors import Convertor
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.apikeys import KeyRing
+from serving.apikeys import ANYONE, Caller, KeyRing
 from serving.errors import CallerUnknown, KeyRefused
 from serving.journal import NO_ROUTE, Journal, known
-from serving.problems import problem_of, rendered
+from serving.problems import plain_problem, problem_of, rendered
+from serving.sparing import SparingLog
 
 MOST_HEAD_BYTES = 32 * 2**10
-MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON
+MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON; or more and shorter ones, where allowed
+ANSWER_SECONDS = 10.0
+TOO_LATE = "the answer took too long: try again"
+LOG = SparingLog(logging.getLogger(__name__))
 GUARDED = "/v1/"  # health, metrics and documents stay open: they show no score and no key
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:+=@/-]{1,128}")  # what needs no escaping anywhere
 
@@ -94,8 +100,17 @@ class Noted:
             )
 
 
+def barred(scope: Scope, keyring: KeyRing) -> bool:
+    """Return whether `Guarded` will refuse a request, so that nothing but its head need be read."""
+    try:
+        _caller(scope, keyring)
+    except CallerUnknown:
+        return True
+    return False
+
+
 class Guarded:
-    """ASGI middleware: what shows scores is for callers with an API key, before anything else of them is read."""
+    """ASGI middleware: what shows scores is for callers with an API key."""
 
     def __init__(self, app: ASGIApp, keyring: KeyRing) -> None:
         self.app = app
@@ -103,33 +118,42 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its caller, or refuse it."""
-        if scope["type"] == "http" and scope["path"].startswith(GUARDED):
+        if scope["type"] == "http":
             state = scope.setdefault("state", {})
             try:
-                state["caller"] = self.keyring.caller(presented_key(scope["headers"]))
+                state["caller"] = _caller(scope, self.keyring)
             except CallerUnknown as fault:
                 status, headers, body = rendered(problem_of(fault, state.get("request_id")))
                 return await Response(body, status, headers)(scope, receive, send)
         return await self.app(scope, receive, send)
 
 
-class BoundedBody:
-    """ASGI middleware: a body beyond `most` bytes is answered with 413 before it is all read."""
+def _caller(scope: Scope, keyring: KeyRing) -> Caller:
+    return keyring.caller(presented_key(scope["headers"])) if scope["path"].startswith(GUARDED) else ANYONE
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+
+class Timely:
+    """ASGI middleware: what is not answered in `ANSWER_SECONDS` is a problem, unless its answer has begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting what is read of its body."""
-        read = 0
+        """Pass the request on, and answer it where nothing else does in time."""
+        begun = False
 
-        async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.most:
-                raise HTTPException(413, f"a body of more than {self.most} bytes: send fewer keys")
-            return message
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
 
-        await self.app(scope, bounded, send)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self.app(scope, receive, watched)
+        except TimeoutError:
+            if begun:
+                raise
+            request_id = scope["state"].get("request_id", "")
+            LOG.tell("AnswerTooLate", f"nothing in {ANSWER_SECONDS} s for {scope['path'][:128]!r}", request_id)
+            status, headers, body = rendered(plain_problem(503, TOO_LATE, request_id))
+            await Response(body, status, headers)(scope, receive, send)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from threading import Thread
 
+STDERR = 2
 MOST_WAITING = 2**24  # bytes that may wait for a slow reader of the log
 FLUSH_SECONDS = 2.0
 
@@ -31,7 +32,7 @@ class JsonLines(logging.Formatter):
 
 def configure_logging() -> None:
     """Send what this process logs to standard error, as JSON lines."""
-    handler = logging.StreamHandler()
+    handler = BulkHandler(BulkWriter(STDERR))
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("serving").setLevel(logging.INFO)
@@ -70,3 +71,23 @@ class BulkWriter:
             except OSError:  # whoever read the log is gone
                 self.dropped += 1
             self._waiting -= len(piece)
+
+
+class BulkHandler(logging.Handler):
+    """Has records written by a `BulkWriter`, one a line."""
+
+    def __init__(self, writer: BulkWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record over."""
+        try:
+            self._writer.write(f"{self.format(record)}\n".encode())
+        except Exception:  # noqa: BLE001  reason: what cannot be logged fails nobody, as with Python's own handlers
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Write what waits; Python does so at the end of the process."""
+        self._writer.close()
+        super().close()

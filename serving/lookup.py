@@ -138,14 +138,17 @@ def _answer(head: Head, asked: tuple[str, Found | KeyRefused], wish: Wish, now: 
     if known is not None:
         return AnswerTooOld(
             f"the score of {key!r} is as of {known.as_of}, more than {wish.max_age:g} s ago, and {head.pipeline} "
-            "declares no fallback"
+            "declares no fallback: allow a larger max_age"
         )
     return unknown(head, key)
 
 
 def unknown(head: Head, key: str) -> UnknownKey:
     """Return what a key of which nothing is known is answered with, where the pipeline declares no fallback."""
-    return UnknownKey(f"{head.pipeline} has no score for {key!r} in generation {head.token}, and no fallback")
+    return UnknownKey(
+        f"{head.pipeline} has no score for {key!r} in generation {head.token}, and no fallback: correct the key, or "
+        "declare a fallback"
+    )
 
 
 def _known(head: Head, key: str, found: Row | Fresher, now: datetime) -> Score:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import accumulate
-from time import monotonic
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -66,12 +65,6 @@ class Metrics:
         for head in live.heads if live else ():
             age.add_metric((head.pipeline,), (now - instant(head.as_of)).total_seconds())
         yield age
-        checked = GaugeMetricFamily(
-            "scoreline_head_checked_seconds", "Seconds since the head was last read.", labels=("pipeline",)
-        )
-        for pipeline, plan in self._reader.heads.plans.items():
-            checked.add_metric((pipeline,), monotonic() - plan.checked)
-        yield checked
 
 
 class _Told(Collector):

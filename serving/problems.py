@@ -32,6 +32,7 @@ MEDIA_TYPE = "application/problem+json"
 LOG = SparingLog(logging.getLogger(__name__))
 # What a status says to a client beside its document.
 HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+OUR_FAULT = "a fault of the service, which its log explains: try again"
 MOST_FAULTS = 3  # of one request are told
 
 # The service's own words: those of `http.HTTPStatus` change with the version of Python.
@@ -47,6 +48,13 @@ STATUSES: dict[int, tuple[str, str]] = {
     431: ("headers-too-large", "The request's head is too large"),
     500: ("internal", "A fault of the service"),
     503: ("unavailable", "The scores cannot be read now"),
+}
+
+# In place of the framework's, which do not say what to do.
+WORDS = {
+    400: "the body cannot be read: send JSON in UTF-8",
+    404: "there is nothing at this path: /docs shows which paths there are",
+    405: "this path does not take this method: /docs shows which methods it takes",
 }
 
 KINDS: dict[type[ServingError], tuple[int, str, str]] = {
@@ -133,13 +141,13 @@ def _document(fault: Exception, request_id: str) -> Problem:
         case RequestValidationError():
             return plain_problem(HTTPStatus.UNPROCESSABLE_ENTITY, _told(fault), request_id)
         case HTTPException():
-            return plain_problem(fault.status_code, fault.detail, request_id)
+            return plain_problem(fault.status_code, WORDS.get(fault.status_code, fault.detail), request_id)
     # What went wrong is in the log; the caller learns nothing of our insides.
-    return plain_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service, which its log explains", request_id)
+    return plain_problem(HTTPStatus.INTERNAL_SERVER_ERROR, OUR_FAULT, request_id)
 
 
 def _told(fault: RequestValidationError) -> str:
     faults = fault.errors()
     told = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in faults[:MOST_FAULTS]]
     more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
-    return "; ".join(told + more)
+    return f"{'; '.join(told + more)}: /docs shows what a request may hold"

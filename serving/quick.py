@@ -56,12 +56,13 @@ class Quick:
         self._plans = service.reader.heads.plans
         self._templates: dict[str, Template] = {}
         self._crowds: dict[str, Crowd] = {}
-        self._traits = TraitsCache()
+        self._traits = TraitsCache(service.keyring)
 
     def take(self, front: Front, data: bytes) -> int:
         """Begin to answer the request that `data` starts with, and return how many bytes it takes.
 
-        `UNUSUAL` is no such request; `INCOMPLETE` might become one.
+        `UNUSUAL` is no such request. What is below zero might become one: `INCOMPLETE` with any more bytes, another
+        number with so many in all.
         """
         if data.startswith(GET):
             return self._one(front, data)
@@ -102,7 +103,7 @@ class Quick:
         start = end + 4
         past = start + traits.length
         if len(data) < past:
-            return INCOMPLETE
+            return -past
         keys = _keys(data[start:past], plan.head.limits)
         if keys is None:
             return UNUSUAL

@@ -1,6 +1,7 @@
 """The process of the lookup service: listens, gives each connection its time, and ends without losing a request."""
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -12,12 +13,17 @@ from serving.errors import SettingsError
 from serving.front import Connection
 from serving.quick import Quick
 from serving.service import Service
+from serving.sparing import SparingLog
 
 BACKLOG = 1024
 SWEEP_SECONDS = 0.2
+STEP_SECONDS = 0.02
 STOP_SECONDS = 10.0  # what is being answered may take so long after the signal to stop
-PAUSE_SECONDS = 1.0  # where the system has no more connections to give
+MOST_CONNECTIONS = 4096  # each may hold the memory of a request
+PAUSE_SECONDS = 1.0  # where there are as many, or the system has no more to give
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))  # the system, or what it gives us
 LOG = logging.getLogger(__name__)
+SPARING = SparingLog(LOG)
 
 
 class Server:
@@ -44,18 +50,27 @@ class Server:
         await self._end()
         sweeping.cancel()
 
-    def _accept(self) -> None:
-        """Take all connections that the system has ready."""
-        try:
-            while True:
-                opened, _ = self._listener.accept()
-                self._open(opened)
-        except BlockingIOError:
-            return
-        except OSError as fault:  # no file descriptors are left: the clients wait in the system's queue
-            LOG.error("connections cannot be taken for a moment: %s", fault)  # noqa: TRY400  reason: it says all
-            self._loop.remove_reader(self._listener)
-            self._loop.call_later(PAUSE_SECONDS, self._again)
+    def _accept(self) -> bool:
+        """Take what connections the system has ready, and return whether those were all; too many wait in its queue."""
+        for _ in range(BACKLOG):
+            if not self.stopping and len(self.connections) + len(self._opening) >= MOST_CONNECTIONS:
+                self._rest(f"there are {MOST_CONNECTIONS}")
+                return False
+            try:
+                self._open(self._listener.accept()[0])
+            except BlockingIOError:
+                return True
+            except OSError as fault:
+                if fault.errno in EXHAUSTED:
+                    self._rest(str(fault))
+                    return False
+                # any other is of a client that has gone
+        return False
+
+    def _rest(self, why: str) -> None:
+        SPARING.tell("connections cannot be taken for a moment", why)
+        self._loop.remove_reader(self._listener)
+        self._loop.call_later(PAUSE_SECONDS, self._again)
 
     def _again(self) -> None:
         if not self.stopping:
@@ -86,18 +101,25 @@ class Server:
     async def _end(self) -> None:
         self.stopping = True
         self._loop.remove_reader(self._listener)
-        self._accept()
+        until = self._loop.time() + STOP_SECONDS
+        while not self._accept() and self._loop.time() < until:
+            await self._settle()  # those that end make room for those that wait
         self._listener.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._settle()
+                while self.connections:
+                    await asyncio.sleep(STEP_SECONDS)
+
+    async def _settle(self) -> None:
+        """Begin all requests that have come, and end the connections without one."""
         await asyncio.gather(*self._opening, return_exceptions=True)
         # A turn of the loop reads what the system holds for us; the first may have begun before the listener closed.
         for _ in range(3):
             await asyncio.sleep(0)
         for connection in list(self.connections):
             connection.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                while self.connections:
-                    await asyncio.sleep(SWEEP_SECONDS / 10)
+        await asyncio.sleep(STEP_SECONDS)
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from serving.apikeys import KeyRing
 from serving.clock import Clock
-from serving.intake import MOST_BODY_BYTES, BoundedBody, Guarded, KeyConvertor, Noted, require_utf8
+from serving.intake import Guarded, KeyConvertor, Noted, Timely, require_utf8
 from serving.journal import Journal
 from serving.logs import BulkWriter
 from serving.lookup import Lookup
@@ -44,10 +44,9 @@ class Service:
 def create(service: Service) -> ASGIApp:
     """Return the application; its documents need no other host."""
     app = FastAPIOffline(title="Scoreline", summary="Precomputed scores by key.", version="1", redoc_url=None)
-    app.add_middleware(BoundedBody, most=MOST_BODY_BYTES)
     install_problems(app)
     _route(app, service)
-    return Noted(Guarded(app, service.keyring), service.journal)
+    return Noted(Timely(Guarded(app, service.keyring)), service.journal)
 
 
 def _route(app: FastAPI, service: Service) -> None:

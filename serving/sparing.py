@@ -17,10 +17,10 @@ class SparingLog:
         self._quiet_until: dict[str, float] = {}
         self._kept_back: Counter[str] = Counter()
 
-    def tell(self, kind: str, message: object, request_id: str = "") -> None:
+    def tell(self, kind: str, message: object, request_id: str = "", fault: BaseException | None = None) -> None:
         """Log `kind: message`, or count it where one of its kind was logged a moment ago.
 
-        `request_id` is of the request that met it, if one did.
+        `request_id` is of the request that met it, if one did; where a fault came from is shown with it.
         """
         now = monotonic()
         if now < self._quiet_until.get(kind, -inf):
@@ -29,4 +29,5 @@ class SparingLog:
         self._quiet_until[kind] = now + self._seconds
         kept = self._kept_back.pop(kind, 0)
         more = f" ({kept} more since the last such line)" if kept else ""
-        self._log.warning("%s: %s%s", kind, message, more, extra={"request_id": request_id} if request_id else None)
+        extra = {"request_id": request_id} if request_id else None
+        self._log.warning("%s: %s%s", kind, message, more, exc_info=fault, extra=extra)

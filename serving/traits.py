@@ -3,10 +3,11 @@
 import re
 from typing import NamedTuple
 
-from serving.apikeys import digest
+from serving.apikeys import KeyRing, digest
 from serving.intake import presented_id, presented_key
 
 MOST_KEPT = 4096  # different headers; clients repeat theirs, but for the id and the length
+MOST_BYTES = 1024  # of headers that are kept
 LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?[ \t]*")
 # Headers that may change what a request means or how it is answered; those that are not here do not.
 HEEDED = frozenset((b"authorization", b"content-length", b"content-type", b"host", b"x-api-key", b"x-request-id"))
@@ -26,9 +27,10 @@ class Traits(NamedTuple):
 
 
 class TraitsCache:
-    """Finds the traits of blocks of header lines; only those that will come again are kept."""
+    """Finds the traits of blocks of header lines; only short ones of known callers that will come again are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, keyring: KeyRing) -> None:
+        self._keyring = keyring
         self._kept: dict[bytes, Traits] = {}
 
     def of(self, block: bytes) -> Traits | None:
@@ -36,11 +38,15 @@ class TraitsCache:
         if (kept := self._kept.get(block)) is not None:
             return kept
         traits = traits_of(block)
-        if traits is not None and traits.request_id is None:
+        if traits is not None and self._comes_again(traits) and len(block) <= MOST_BYTES:
             if len(self._kept) >= MOST_KEPT:
                 self._kept.clear()
             self._kept[block] = traits
         return traits
+
+    def _comes_again(self, traits: Traits) -> bool:
+        known = self._keyring.path is None or traits.digest in self._keyring.callers
+        return known and traits.request_id is None
 
 
 def traits_of(block: bytes) -> Traits | None:

@@ -14,6 +14,7 @@ import pytest
 from serving.apikeys import ALL, KeyRing, new_key
 from serving.errors import CallerUnknown, KeyLineRefused, SettingsError
 from serving.store import Store
+from serving.traits import MOST_BYTES, TraitsCache, traits_of
 from tests.conftest import ROOT, free_port
 from tests.serving.conftest import service_at
 from tests.serving.publishing import publish
@@ -82,6 +83,40 @@ def test_without_a_known_key_nothing_is_told(guarded: str, headers: list[str]) -
         assert (answer.status, answer.json["type"]) == (401, "urn:scoreline:problem:unauthorized")
         assert answer.headers["www-authenticate"] == "Bearer"
     assert len({json.dumps({**answer.json, "request_id": ""}) for answer in refused}) == 1
+
+
+BODIES = {
+    "a length": "Content-Length: 2000000",
+    "chunks": "Transfer-Encoding: chunked",
+    "a question": "Content-Length: 2000000\r\nExpect: 100-continue",
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_of_who_is_unknown_no_body_is_awaited(guarded: str, case: str) -> None:
+    with RawClient(guarded) as client:
+        head = f"POST /v1/scores/keyed HTTP/1.1\r\nHost: s\r\nX-API-Key: slk_wrong\r\n{BODIES[case]}\r\n\r\n"
+        refused = client.ask(head.encode())
+        assert (refused.status, refused.headers["connection"]) == (401, "close")
+        assert client.ended()
+
+
+LONG = f"X-Long: {'x' * MOST_BYTES}"
+KEPT = {
+    "a known caller": ([f"X-API-Key: {KEY}"], 1),
+    "one with long headers": ([f"X-API-Key: {KEY}", LONG], 0),
+    "one that names its request": ([f"X-API-Key: {KEY}", "X-Request-ID: 7"], 0),
+    "an unknown caller": (["X-API-Key: slk_wrong"], 0),
+    "nobody": ([], 0),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_the_headers_of_known_callers_alone_are_kept(keys: Path, case: str) -> None:
+    headers, kept = KEPT[case]
+    cache, block = TraitsCache(KeyRing(keys)), "".join(f"{line}\r\n" for line in ["Host: s", *headers]).encode()
+    assert cache.of(block) == traits_of(block)
+    assert list(cache._kept) == [block] * kept
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"])

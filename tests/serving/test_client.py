@@ -2,20 +2,22 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import ClassVar, TypeVar
 
+import httpx
 import pytest
 
 from serving.answers import Missing, Score
 from serving.apikeys import new_key
 from serving.client import AsyncClient, Client
-from serving.dialogue import RetryBudget
+from serving.dialogue import Ask, Asker, RetryBudget
 from serving.errors import ServiceError, ServiceUnreachable
 from serving.head import Fallback, Limits
 from serving.store import Store
@@ -38,15 +40,24 @@ class Stranger(BaseHTTPRequestHandler):
         """Stay quiet."""
 
 
-@pytest.fixture
-def stranger() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Stranger)
+@contextmanager
+def served_by(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run a server of a handler until the block ends; gives its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def stranger() -> Iterator[str]:
+    with served_by(Stranger) as url:
+        yield url
 
 
 def test_a_client_without_a_service_says_so() -> None:
@@ -182,6 +193,47 @@ def test_an_api_key_goes_with_every_request(store: Store, redis_url: str, tmp_pa
     assert (refused.value.status, refused.value.code) == (401, "unauthorized")
 
 
+class Dripping(BaseHTTPRequestHandler):
+    """Answers a byte at a time, for so long that a client with less time has given up."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        body = b'{"pipelines":[]}'
+        self.send_header("Content-Length", str(len(body) + 100))
+        self.end_headers()
+        with suppress(ConnectionError):
+            for byte in body + b" " * 100:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+def test_an_answer_in_drops_is_given_up_when_the_time_is_over() -> None:
+    async def work(url: str) -> None:
+        async with AsyncClient(url, seconds=0.5) as client:
+            with pytest.raises(ServiceUnreachable, match=r"no answer in 0\.5 s"):
+                await client.pipelines()
+
+    with served_by(Dripping) as url:
+        with Client(url, 0.5) as client, pytest.raises(ServiceUnreachable, match=r"no answer in 0\.5 s") as late:
+            client.pipelines()
+        asyncio.run(work(url))
+    assert late.value.code == "timeout"
+
+
+def test_a_repetition_has_the_time_that_is_left() -> None:
+    dialogue = Asker("", 5, RetryBudget()).pipelines()
+    first = dialogue.send(None)
+    assert isinstance(first, Ask)
+    pause = dialogue.send(httpx.ConnectError("refused"))
+    assert isinstance(pause, float)
+    second = dialogue.send(None)
+    assert isinstance(second, Ask)
+    assert 0 < second.seconds < first.seconds <= 5
+
+
 class Shaky(BaseHTTPRequestHandler):
     """Is unavailable as often as the test says, then answers."""
 
@@ -208,13 +260,8 @@ class Shaky(BaseHTTPRequestHandler):
 @pytest.fixture
 def shaky() -> Iterator[str]:
     Shaky.faults, Shaky.asked = [], []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Shaky)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served_by(Shaky) as url:
+        yield url
 
 
 @pytest.mark.parametrize("faults", [[503], [503, 503], [0], [0, 503]])

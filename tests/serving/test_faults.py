@@ -22,6 +22,8 @@ from serving.store import Store
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at, service_at
 from tests.serving.publishing import publish
+from tests.serving.raw import RawClient, get, post
+from tests.serving.topologies import await_true
 
 INSIDES = re.compile(r"127\.0\.0\.1|localhost|site-packages|\.py|Traceback|scoreline:\{|secret")
 JSON = {"Content-Type": "application/json"}
@@ -93,9 +95,31 @@ def test_a_body_full_of_faults_is_refused_in_few_words(service_url: str, keys: b
     assert len(answer.content) < 500
 
 
+REMEDIES = {
+    "nowhere": (get("/v2"), "/docs shows which paths there are"),
+    "another method": (get("/v1/pipelines").replace(b"GET", b"PUT"), "/docs shows which methods it takes"),
+    "no UTF-8": (post("/v1/scores/remedied", b'{"keys": ["\xff"]}'), "send JSON in UTF-8"),
+    "no keys": (post("/v1/scores/remedied", b"{}"), "/docs shows what a request may hold"),
+    "no HTTP": (b"\x00\r\n\r\n", "send HTTP/1.1"),
+    "an unknown key": (get("/v1/scores/remedied/x"), "correct the key, or declare a fallback"),
+    "too old": (get("/v1/scores/remedied/a?max_age=1"), "allow a larger max_age"),
+}
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+def test_a_refusal_says_what_to_do(store: Store, service_url: str, case: str) -> None:
+    request, remedy = REMEDIES[case]
+    live = store.head("remedied")
+    publish(store, "remedied", live.token + 1 if live else 1, {"a": 0.5})
+    with RawClient(service_url) as client:
+        assert remedy in client.ask(request).json["detail"]
+
+
 def test_of_many_faults_a_few_are_told() -> None:
     fault = RequestValidationError([{"loc": ("body", number), "msg": "wrong"} for number in range(10)])
-    assert _document(fault, "id").detail == "body.0: wrong; body.1: wrong; body.2: wrong; and 7 more"
+    assert _document(fault, "id").detail == (
+        "body.0: wrong; body.1: wrong; body.2: wrong; and 7 more: /docs shows what a request may hold"
+    )
 
 
 def test_an_unreadable_head_hides_no_other(servers: ExitStack, tmp_path: Path) -> None:
@@ -130,6 +154,7 @@ def test_an_outage_is_logged_once_in_a_while_with_time_and_level(servers: ExitSt
         service = servers.enter_context(service_at(f"redis://127.0.0.1:{free_port()}/0", "real", stderr))
         answers = [httpx.get(f"{service}/v1/scores/p/a") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [503] * 5
+    await_true(lambda: "StoreUnavailable" in log.read_text())
     lines = [line for line in log.read_text().splitlines() if "StoreUnavailable" in line]
     assert len(lines) <= 2  # a slow machine may need more than one interval
     line = json.loads(lines[0])

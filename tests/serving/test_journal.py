@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,7 +22,7 @@ from serving.journal import Journal
 from serving.logs import BulkWriter
 from serving.store import Store
 from tests.conftest import free_port
-from tests.serving.conftest import service_at
+from tests.serving.conftest import process_at, service_at
 from tests.serving.publishing import publish
 from tests.serving.raw import RawClient, get, post
 
@@ -108,6 +108,7 @@ def test_a_fault_is_logged_under_the_id_of_the_request_that_met_it(servers: Exit
 
 def metric(url: str, name: str) -> float:
     lines = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(name)]
+    assert lines, f"no metric {name}"
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
@@ -121,21 +122,25 @@ def test_both_ways_count_alike(logged: Logged) -> None:
         'scoreline_lookups_total{pipeline="logged",source="batch"}': 6,
         'scoreline_lookups_total{pipeline="logged",source="none"}': 4,
     }
+    ask_each(logged.url, ["TE: a"])  # so that there is each metric
     before = {name: metric(logged.url, name) for name in names}
-    with RawClient(logged.url) as client:
-        for more in ([], ["TE: a"]):
-            client.ask(get("/v1/scores/logged/a", *more))
-            client.ask(get("/v1/scores/logged/%3F", *more))
-            client.ask(post("/v1/scores/logged", b'{"keys": ["a", "b", "?"]}', *more))
+    ask_each(logged.url, [])
+    ask_each(logged.url, ["TE: a"])
     assert {name: metric(logged.url, name) - before[name] for name in names} == names
 
 
-def test_faults_of_redis_and_the_reading_of_heads_are_counted(servers: ExitStack, logged: Logged) -> None:
+def ask_each(url: str, more: list[str]) -> None:
+    with RawClient(url) as client:
+        client.ask(get("/v1/scores/logged/a", *more))
+        client.ask(get("/v1/scores/logged/%3F", *more))
+        client.ask(post("/v1/scores/logged", b'{"keys": ["a", "b", "?"]}', *more))
+
+
+def test_faults_of_redis_are_counted(servers: ExitStack) -> None:
     url = servers.enter_context(service_at(f"redis://127.0.0.1:{free_port()}/0"))
     before = metric(url, "scoreline_store_faults_total")
     httpx.get(f"{url}/v1/scores/p/a")
     assert metric(url, "scoreline_store_faults_total") >= before + 2  # the lookup's, and the scrape's
-    assert 0 <= metric(logged.url, 'scoreline_head_checked_seconds{pipeline="logged"}') < 60
 
 
 ENTRIES = st.tuples(
@@ -177,3 +182,18 @@ def test_a_log_that_nobody_reads_holds_nobody_up_and_is_counted(monkeypatch: pyt
     os.close(reading)
     writer._thread.join()
     os.close(writing)
+
+
+def test_faults_that_nobody_reads_hold_nobody_up(store: Store, redis_url: str) -> None:
+    publish(store, "unread", 1, {"a": 0.5})
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(2**12))
+    os.set_blocking(writing, True)
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as log, process_at(redis_url, log=log) as (url, process):
+        with RawClient(url) as client:
+            assert client.ask(get("/v1/scores/unread/a")).status == 200
+        process.terminate()
+        assert process.wait(30) == 0

@@ -22,3 +22,15 @@ def test_each_kind_is_logged_once_in_an_interval_and_then_with_the_count(caplog:
         "Torn: again (4 more since the last such line)",
         "Down: again",
     ]
+
+
+def test_a_fault_is_shown_with_where_it_came_from(caplog: pytest.LogCaptureFixture) -> None:
+    log = SparingLog(logging.getLogger("sparing"))
+    for _ in range(3):
+        try:
+            int("of one kind")
+        except ValueError as fault:
+            log.tell("ValueError", "a request failed", "mine", fault)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert (record.exc_info[0], record.__dict__["request_id"]) == (ValueError, "mine")

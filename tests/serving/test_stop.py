@@ -1,6 +1,7 @@
 """SIGTERM under load: what was sent in time is answered, then the process ends."""
 
 import asyncio
+import resource
 import signal
 import subprocess
 import time
@@ -105,6 +106,26 @@ def test_requests_that_wait_in_the_system_are_answered(
             client.socket.close()
         assert idle.ended()
     assert process.wait(30) == 0
+
+
+def test_connections_that_found_no_file_are_answered(service: tuple[str, "subprocess.Popen[bytes]"]) -> None:
+    """All files are taken by connections that say nothing; those that wait in the system's queue have said all."""
+    url, process = service
+    idle = [RawClient(url) for _ in range(60)]
+    for client in idle:
+        assert client.ask(REQUESTS["long"]).status == 200
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (40, 40))
+    fresh = [RawClient(url) for _ in range(100)]
+    for client in fresh:
+        client.socket.sendall(REQUESTS["short"])
+    process.terminate()
+    for client in fresh:
+        answer = client.receive()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert all(client.ended() for client in idle)
+    assert process.wait(30) == 0
+    for client in [*idle, *fresh]:
+        client.socket.close()
 
 
 @pytest.mark.parametrize("fresh", [False, True])
