@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -30,6 +31,7 @@ GUARD = "the/sentinels:own@"
 SERVICE = "scores"
 MASTERS = 3
 SLOTS = 16384
+NUMBER = count()
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,13 @@ class Site:
 
     def start(self, *options: str) -> Server:
         """Start a server."""
-        (self.folder / "users.acl").write_text(acl_file(PASSWORDS))
-        users = ("--aclfile", str(self.folder / "users.acl"), "--masteruser", "replica", "--masterauth")
+        own = f"server-{next(NUMBER)}"
+        # A file of its own: a server reads it only after its port is open, when the next one may be on its way.
+        file = self.folder / f"{own}.acl"
+        file.write_text(acl_file(PASSWORDS))
+        users = ("--aclfile", str(file), "--masteruser", "replica", "--masterauth")
         return self._run(
-            *("--dbfilename", f"{free_port()}.rdb", "--save", "", "--maxmemory-policy", "noeviction"),
+            *("--dbfilename", f"{own}.rdb", "--save", "", "--maxmemory-policy", "noeviction"),
             *("--repl-diskless-sync-delay", "0", *users, PASSWORDS["replica"], *options),
             login={"username": "admin", "password": PASSWORDS["admin"]},
         )
