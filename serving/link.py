@@ -15,7 +15,6 @@ from redis.exceptions import (
     MasterDownError,
     MovedError,
     NoPermissionError,
-    RedisError,
     ResponseError,
     TryAgainError,
 )
@@ -80,11 +79,20 @@ class CountedLink:
 
     def accept(self, reply: Reply) -> Reply:
         """Return a reply, or raise `StoreUnavailable` or `StoreRefused` where an error stands for it."""
-        if isinstance(reply, RedisError):
-            self.faults += 1
-            with redis_faults(self._url):
-                raise reply
+        if isinstance(reply, Exception):
+            raise self.named(reply)
         return reply
+
+    def named(self, fault: Exception) -> ServingError:
+        """Return, and count, what stands for a refused reply by this package's names."""
+        self.faults += 1
+        if isinstance(fault, ServingError):
+            return fault
+        try:
+            with redis_faults(self._url):
+                raise fault
+        except ServingError as known:
+            return known
 
     async def close(self) -> None:
         """Close the connections."""

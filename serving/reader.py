@@ -49,18 +49,18 @@ class Reader:
         """Return what is live of all pipelines."""
         return await self.heads.live()
 
-    async def lookup(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Found | KeyRefused]]:
-        """Return the live head, and for each key what is known of it, or why it is refused.
+    async def lookup(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Found]]:
+        """Return the live head, and for each key what is known of it, or why it is refused or cannot be read.
 
         A generation may go between the reading of its head and that of its blocks: the head is then resolved once
-        more, and only a second gap raises `TornGeneration`. Raises `UnknownPipeline`, `HeadUnreadable` and
-        `BlockCorrupt`, and `TooManyKeys` by the limits in the head.
+        more, and only a second gap is `TornGeneration`. Raises `UnknownPipeline` and `HeadUnreadable`, and
+        `TooManyKeys` by the limits in the head.
         """
         plan = await self.heads.resolve(pipeline)
         limits = plan.head.limits
         if len(keys) > limits.batch:
             raise TooManyKeys(f"{len(keys)} keys in one request: {limits.batch} is the most; split them")
-        answers: dict[str, Found | KeyRefused] = {key: _refusal(plan.head, key) for key in keys}
+        answers: dict[str, Found] = {key: _refusal(plan.head, key) for key in keys}
         known = [key for key, refused in answers.items() if refused is None]
         plan, found = await self._answered(plan, known) if known else (plan, [])
         answers.update(zip(known, found, strict=True))
@@ -116,7 +116,7 @@ class Reader:
             block, entry = past, end
 
     def _settle(
-        self, question: Question, live: Plan | ServingError, blocks: Sequence[bytes | None], entries: Sequence[Reply]
+        self, question: Question, live: Plan | ServingError, blocks: Sequence[Reply], entries: Sequence[Reply]
     ) -> None:
         if live is question.plan:
             self._read(question, blocks, entries)
@@ -126,19 +126,14 @@ class Reader:
             question.plan = live
             self.ask(question)
 
-    def _read(self, question: Question, blocks: Sequence[bytes | None], entries: Sequence[Reply]) -> None:
-        found: list[Found] | ServingError
+    def _read(self, question: Question, blocks: Sequence[Reply], entries: Sequence[Reply]) -> None:
         try:
-            found = question.read(blocks, [self.link.accept(entry) for entry in entries] if entries else entries)
-        except TornGeneration as fault:
-            if not question.torn:  # perhaps it was removed just now: the head will say
-                question.torn = True
-                self.ask(question)
-                return
-            found = fault
-        except ServingError as fault:
-            found = fault
-        _tell(question, found)
+            found = question.read(blocks, entries, self.link.named)
+        except TornGeneration:  # perhaps it was removed just now: the head will say
+            question.torn = True
+            self.ask(question)
+        else:
+            _tell(question, found)
 
 
 def _refusal(head: Head, key: str) -> KeyRefused | None:

@@ -24,6 +24,7 @@ from tests.serving.conftest import redis_at, service_at
 from tests.serving.publishing import publish
 
 INSIDES = re.compile(r"127\.0\.0\.1|localhost|site-packages|\.py|Traceback|scoreline:\{|secret")
+SCORES = {key: number / 64 for number, key in enumerate("abcdefghijklmnop")}
 JSON = {"Content-Type": "application/json"}
 
 
@@ -37,34 +38,74 @@ def block(head: Head) -> str:
     return block_key(head.pipeline, head.token, 0)
 
 
+def bucket_of(head: Head, key: str) -> int:
+    return head.layout.bucket_of(head.layout.hash_of(key))
+
+
+def no_block(raw: "redis.Redis", head: Head) -> None:
+    raw.delete(block(head))
+
+
+def a_block_of_junk(raw: "redis.Redis", head: Head) -> None:
+    raw.set(block(head), b"secret junk")
+
+
+def a_head_of_junk(raw: "redis.Redis", head: Head) -> None:
+    raw.set(head_key(head.pipeline), b'{"secret": ')
+
+
 def a_head_of_another_type(raw: "redis.Redis", head: Head) -> None:
     raw.delete(head_key(head.pipeline))
     raw.hset(head_key(head.pipeline), "token", "1")
 
 
 DAMAGES: dict[str, Callable[["redis.Redis", Head], object]] = {
-    "torn-generation": lambda raw, head: raw.delete(block(head)),
-    "corrupt-block": lambda raw, head: raw.set(block(head), b"secret junk"),
-    "unreadable-head": lambda raw, head: raw.set(head_key(head.pipeline), b'{"secret": '),
+    "torn-generation": no_block,
+    "corrupt-block": a_block_of_junk,
+    "unreadable-head": a_head_of_junk,
     "store-refused": a_head_of_another_type,
 }
 
 
+OF_ITS_KEYS = {"torn-generation", "corrupt-block"}
+WAYS = {"short": {}, "long": {"TE": "trailers"}}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("code", DAMAGES)
 def test_a_damaged_store_is_a_problem_to_retry_that_shows_no_insides(
-    store: Store, service_url: str, raw: "redis.Redis", code: str
+    store: Store, service_url: str, raw: "redis.Redis", code: str, way: str
 ) -> None:
-    DAMAGES[code](raw, publish(store, code, 1, {"a": 0.5}))
-    answers = [
-        httpx.get(f"{service_url}/v1/scores/{code}/a"),
-        httpx.post(f"{service_url}/v1/scores/{code}", content=b'{"keys": ["a"]}', headers=JSON),
-    ]
+    head = publish(store, code, 1, SCORES)
+    httpx.get(f"{service_url}/v1/scores/{code}/a")  # so that the short way knows it
+    DAMAGES[code](raw, head)
+    hit, sound = (next(key for key in SCORES if (bucket_of(head, key) == 0) is damaged) for damaged in (True, False))
+    single = httpx.get(f"{service_url}/v1/scores/{code}/{hit}", headers=WAYS[way])
+    batch = httpx.post(f"{service_url}/v1/scores/{code}", json={"keys": [sound, hit]}, headers=WAYS[way])
     raw.delete(head_key(code))
-    for answer in answers:
+    if code in OF_ITS_KEYS:
+        assert batch.status_code == 200
+        whole, missing = batch.json()["answers"]
+        assert (whole["key"], whole["score"]) == (sound, SCORES[sound])
+        assert (missing["key"], missing["problem"]["type"]) == (hit, f"urn:scoreline:problem:{code}")
+        assert missing["problem"]["status"] == 503
+        assert not INSIDES.search(batch.text)
+    for answer in [single] if batch.status_code == 200 else [single, batch]:
         told = (answer.status_code, answer.json()["type"], answer.headers["Retry-After"])
         assert told == (503, f"urn:scoreline:problem:{code}", "1")
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert not INSIDES.search(answer.text)
+
+
+def test_keys_that_cannot_be_read_are_counted_as_such_by_both_ways(
+    store: Store, service_url: str, raw: "redis.Redis"
+) -> None:
+    raw.delete(block(publish(store, "counted", 1, {"a": 0.5})))
+    counted = 'scoreline_lookups_total{pipeline="counted",source="fault"}'
+    for headers in WAYS.values():
+        httpx.get(f"{service_url}/v1/scores/counted/a", headers=headers)
+        httpx.post(f"{service_url}/v1/scores/counted", json={"keys": ["a", "b"]}, headers=headers)
+    assert f"{counted} 6" in httpx.get(f"{service_url}/metrics").text
 
 
 def test_a_fault_of_our_own_shows_no_insides(monkeypatch: pytest.MonkeyPatch) -> None:
