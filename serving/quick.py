@@ -160,6 +160,7 @@ class Crowd:
 
     def __init__(self, quick: Quick, plan: Plan) -> None:
         self._quick, self._keys, self._askers = quick, list[str](), list[Asker]()
+        self._left = iter(self._askers)  # who is answered leaves: after a fault in between, nobody is answered twice
         self.question = Question(plan, self._keys, self.answer)
 
     def add(self, key: str, asker: Asker) -> None:
@@ -170,12 +171,12 @@ class Crowd:
     def answer(self, plan: Plan, found: list[Found] | ServingError) -> None:
         """Write all answers."""
         if isinstance(found, ServingError):
-            for asker in self._askers:
+            for asker in self._left:
                 self._quick.refuse(asker, ONE, found, 1)
             return
         template = self._quick.template(plan)
         told = template.told(self._keys, found, self._quick.service.clock.microseconds())
-        for asker, one in zip(self._askers, told, strict=True):
+        for asker, one in zip(self._left, told, strict=True):
             if isinstance(one, str):
                 self._quick.send(asker, ONE, one, 1)
             else:

@@ -3,14 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from traceback import format_exception
 
-from serving.errors import KeyRefused, ServingError, TooManyKeys, TornGeneration
+from serving.errors import KeyRefused, ServingError, TooManyKeys, TornGeneration, Unforeseen
 from serving.head import Head
 from serving.heads import Heads, Live
 from serving.link import CountedLink, Link
 from serving.question import Found, Plan, Question
-from serving.route import Reply
+from serving.route import Command, Reply
 from serving.routed import link
+from serving.sparing import SparingLog
+
+LOG = SparingLog(logging.getLogger(__name__))
 
 
 class Reader:
@@ -93,22 +98,18 @@ class Reader:
         task.add_done_callback(self._rounds.discard)
 
     async def _round(self, questions: list[Question]) -> None:
-        """Ask all in one round trip: heads first, then blocks, then entries of overlays."""
-        for question in questions:
-            question.begin()
+        """Ask all in one round trip, and answer them or ask again; whatever happens, nobody waits for nothing."""
         plans = list(dict.fromkeys([question.plan for question in questions]))
-        commands = [plan.resolve for plan in plans]
-        commands.append(("MGET", *[name for question in questions for name in question.names]))
-        for question in questions:
-            commands += question.entries
         try:
-            replies = await self.link.ask(commands)
+            replies = await self.link.ask(_commands(plans, questions))
             blocks = self.link.accept(replies[len(plans)])
-        except ServingError as fault:
+            live = {plan: self.heads.verified(plan, record) for plan, record in zip(plans, replies, strict=False)}
+        except Exception as fault:  # noqa: BLE001  reason: it is told to all who wait, and logged
+            told = _known(fault)
             for question in questions:
-                _tell(question, fault)
+                question.begun = True  # none joins what is over
+                _tell(question, told)
             return
-        live = {plan: self.heads.verified(plan, record) for plan, record in zip(plans, replies, strict=False)}
         block, entry = 0, len(plans) + 1
         for question in questions:
             past, end = block + len(question.names), entry + len(question.entries)
@@ -132,8 +133,21 @@ class Reader:
         except TornGeneration:  # perhaps it was removed just now: the head will say
             question.torn = True
             self.ask(question)
+        except Exception as fault:  # noqa: BLE001  reason: it is told to who waits, and logged
+            _tell(question, _known(fault))
         else:
             _tell(question, found)
+
+
+def _commands(plans: Sequence[Plan], questions: Sequence[Question]) -> list[Command]:
+    """Begin questions, and return what asks for all of them: heads first, then blocks, then entries of overlays."""
+    for question in questions:
+        question.begin()
+    commands = [plan.resolve for plan in plans]
+    commands.append(("MGET", *[name for question in questions for name in question.names]))
+    for question in questions:
+        commands += question.entries
+    return commands
 
 
 def _refusal(head: Head, key: str) -> KeyRefused | None:
@@ -146,5 +160,15 @@ def _refusal(head: Head, key: str) -> KeyRefused | None:
 def _tell(question: Question, found: list[Found] | ServingError) -> None:
     try:
         question.answer(question.plan, found)
-    except Exception:  # others wait for the same round trip
-        logging.getLogger(__name__).exception("an answer could not be given")
+    except Exception as fault:  # noqa: BLE001  reason: it is told to who waits, and logged; others wait for their turn
+        told = _known(fault)
+        with suppress(Exception):  # it has been logged once
+            question.answer(question.plan, told)
+
+
+def _known(fault: Exception) -> ServingError:
+    """Return a fault by the names of this package; one that nobody foresaw is logged with where it was."""
+    if isinstance(fault, ServingError):
+        return fault
+    LOG.tell("Unforeseen", "".join(format_exception(fault)))
+    return Unforeseen("a fault of the service, which its log explains")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,12 +16,15 @@ from fastapi.exceptions import RequestValidationError
 from serving.head import Head
 from serving.keys import PIPELINES, block_key, head_key
 from serving.problems import _document
+from serving.question import Question
 from serving.reader import Reader
 from serving.service import Service, create
 from serving.settings import Settings
 from serving.store import Store
+from serving.template import Template
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at, service_at
+from tests.serving.inside import served
 from tests.serving.publishing import publish
 
 INSIDES = re.compile(r"127\.0\.0\.1|localhost|site-packages|\.py|Traceback|scoreline:\{|secret")
@@ -125,6 +129,33 @@ def test_a_fault_of_our_own_shows_no_insides(monkeypatch: pytest.MonkeyPatch) ->
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:scoreline:problem:internal")
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert not INSIDES.search(answer.text)
+
+
+@pytest.mark.parametrize("place", [(Question, "begin"), (Question, "read"), (Template, "told")], ids=str)
+def test_a_fault_that_nobody_foresaw_is_answered_at_once(
+    redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str]
+) -> None:
+    publish(store, "unforeseen", 1, SCORES)
+    sound = getattr(*place)
+
+    def broken(*given: Any) -> object:
+        if "k" in (given[1] if place[0] is Template else given[0].keys):
+            raise RuntimeError("secret of serving/reader.py at 127.0.0.1")
+        return sound(*given)
+
+    def work(url: str) -> None:
+        target = f"{url}/v1/scores/unforeseen"
+        assert httpx.get(f"{target}/a").status_code == 200
+        answers = [httpx.get(f"{target}/k"), httpx.post(target, json={"keys": ["a", "k"]})]
+        if place[0] is not Template:  # which is the short way's
+            answers.append(httpx.get(f"{target}/k", headers=WAYS["long"]))
+        for answer in answers:
+            assert (answer.status_code, answer.json()["type"]) == (500, "urn:scoreline:problem:internal")
+            assert not INSIDES.search(answer.text)
+        assert httpx.get(f"{target}/a").status_code == 200
+
+    monkeypatch.setattr(*place, broken)
+    served(redis_url, work)
 
 
 @pytest.mark.parametrize("keys", [b"1," * 1_000_000 + b"1", b'"a",' * 400_000 + b'"a"'], ids=["numbers", "keys"])
