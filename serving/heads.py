@@ -14,7 +14,7 @@ from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key
 from serving.link import CountedLink
 from serving.question import Plan
 from serving.refusals import Refusal, parse_refusals
-from serving.route import Command, Reply
+from serving.route import Command, Reply, will_pass
 from serving.sparing import SparingLog
 
 LOG = SparingLog(logging.getLogger(__name__))
@@ -97,7 +97,7 @@ class Heads:
             )
 
     def _shown(self, pipeline: str, record: Reply) -> Plan | None:
-        if isinstance(record, RedisError):
+        if isinstance(record, RedisError) and not will_pass(record):
             LOG.tell(f"HeadUnreadable of pipeline {pipeline}", f"a head that is no record ({record}): publish again")
             return None
         try:

@@ -51,6 +51,7 @@ class Link(Protocol):
     async def ask(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the reply of each command, in order; where the server refused one, the error stands in its place.
 
+        So does why a master of a cluster gave no answer, for each of its keys, also within the reply to an `MGET`.
         Commands only read, so that they may be sent again. They go out together and at once, in this order to any one
         server. A command's first key is its second part; the keys of an `MGET` may lie in any slots. Raises
         `StoreUnavailable` where no answer comes in time, and `StoreRefused` for refused credentials.
