@@ -133,7 +133,7 @@ class ClusterRoute:
         """Ask all nodes but those with faults who has which slots, and believe the most."""
         asked = (self._nodes | set(self._target.places)) - faults.keys()
         answers = yield {place: [("CLUSTER", "SLOTS")] for place in asked}
-        views = [_view(place, rows) for place, rows in first_replies(answers).items()]
+        views = [_view(place, rows) for place, rows in first_replies(answers).items() if rows]
         if not views:
             raise worst_of({**faults, **answers}) or ClusterDownError("no node of the cluster names any slot")
         masters: list[Place | None] = [None] * REDIS_CLUSTER_HASH_SLOTS

@@ -16,9 +16,10 @@ from serving.errors import EvictionRefused, StoreRefused, StoreUnavailable
 from serving.keys import block_key, head_key
 from serving.link import Link
 from serving.store import BATCH, Store
+from tests.conftest import free_port
 from tests.serving.conftest import service_at
 from tests.serving.publishing import head_for, publish
-from tests.serving.topologies import Cluster, Server, Site, over
+from tests.serving.topologies import SLOTS, Cluster, Server, Site, await_true, over
 
 SCORES = {f"k{number}": number / 1000 for number in range(1000)}
 
@@ -155,6 +156,34 @@ def test_what_a_master_has_that_gives_no_answer_is_missing_and_nothing_else(
     with ThreadPoolExecutor(16) as callers:
         assert list(callers.map(status, some)) == [200 if key in sound else 503 for key in some]
     assert httpx.get(f"{url}/readyz").status_code == 200
+
+
+def test_a_cluster_without_slots_is_away_until_it_has_them(servers: ExitStack, tmp_path: Path) -> None:
+    """The service may start before `redis-cli --cluster create`."""
+    site = Site(tmp_path, servers)
+    node = site.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    url = site.url("reader", node, kind="+cluster")
+    service = servers.enter_context(service_at(url))
+    told = httpx.get(f"{service}/readyz")
+    assert (told.status_code, told.json()["type"]) == (503, "urn:scoreline:problem:store-unavailable")
+    node.raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+    await_true(lambda: httpx.get(f"{service}/readyz").status_code == 200)
+    with Store(site.url("publisher", node, kind="+cluster")) as store:
+        publish(store, "early", 1, SCORES)
+    assert httpx.get(f"{service}/v1/scores/early/k1").status_code == 200
+
+
+def test_jobs_do_not_take_a_cluster_without_slots_for_one_without_faults(
+    servers: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0)
+    site = Site(tmp_path, servers)
+    node = site.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with (
+        Store(site.url("publisher", node, kind="+cluster")) as store,
+        pytest.raises(StoreUnavailable, match="any slot"),
+    ):
+        store.require_noeviction()
 
 
 def test_a_publication_and_lookups_ride_out_the_failure_of_a_master(servers: ExitStack, tmp_path: Path) -> None:
