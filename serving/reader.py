@@ -100,10 +100,12 @@ class Reader:
     async def _round(self, questions: list[Question]) -> None:
         """Ask all in one round trip, and answer them or ask again; whatever happens, nobody waits for nothing."""
         plans = list(dict.fromkeys([question.plan for question in questions]))
+        asked = self.heads.number()
         try:
             replies = await self.link.ask(_commands(plans, questions))
             blocks = self.link.accept(replies[len(plans)])
-            live = {plan: self.heads.verified(plan, record) for plan, record in zip(plans, replies, strict=False)}
+            heads = zip(plans, replies, strict=False)
+            live = {plan: self.heads.verified(plan, record, asked) for plan, record in heads}
         except Exception as fault:  # noqa: BLE001  reason: it is told to all who wait, and logged
             told = _known(fault)
             for question in questions:

@@ -161,6 +161,55 @@ def test_a_generation_that_goes_in_between_is_answered_from_the_next(store: Stor
     assert look_up(Overtaken(redis_url, publish_next), "overtaken") == (2, [(0.75,)])
 
 
+class Late(ServerLink):
+    """The first replies that hold a head stay on their way until they are let go, as behind a cluster's slow server."""
+
+    def __init__(self, redis_url: str) -> None:
+        super().__init__(*target_of(redis_url).places)
+        self.held, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def ask(self, commands: Sequence[Command]) -> list[Reply]:
+        replies = await super().ask(commands)
+        if len(commands) > 1 and not self.held.is_set():
+            self.held.set()
+            await self.go_on.wait()
+        return replies
+
+
+async def asked_by_lookup(reader: Reader, pipeline: str) -> list[int]:
+    head, rows = await reader.lookup(pipeline, ["a"])
+    assert rows == [(head.token / 4,)]
+    return [head.token]
+
+
+async def asked_by_scrape(reader: Reader, pipeline: str) -> list[int]:
+    return [head.token for head in (await reader.live()).heads if head.pipeline == pipeline]
+
+
+@pytest.mark.parametrize("ask", [asked_by_lookup, asked_by_scrape])
+def test_a_head_that_was_read_earlier_and_comes_later_is_no_head_brought_back(
+    store: Store, redis_url: str, ask: Callable[[Reader, str], Awaitable[list[int]]]
+) -> None:
+    pipeline = ask.__name__
+    publish(store, pipeline, 1, {"a": 0.25})
+
+    async def session() -> None:
+        link = Late(redis_url)
+        reader = Reader(link, redis_url)
+        slow = asyncio.ensure_future(ask(reader, pipeline))
+        await link.held.wait()
+        await asyncio.to_thread(publish, store, pipeline, 2, {"a": 0.5})
+        assert await asked_by_lookup(reader, pipeline) == [2]
+        link.go_on.set()
+        assert await slow == [1], "it was live when the blocks were read"
+        assert reader.heads.regressions == 0
+        assert reader.heads.plans[pipeline].head.token == 2
+        assert await asked_by_lookup(reader, pipeline) == [2]
+        await reader.close()
+
+    asyncio.run(session())
+
+
 def test_a_generation_that_is_there_still_is_not_answered_from_once_another_is_live(
     store: Store, redis_url: str
 ) -> None:
