@@ -1,15 +1,27 @@
 """Where commands go in a cluster: to the master that has the key's slot, wherever it has moved."""
 
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from serving.route import Answers, Command, Course, Questions, Reply, fault_of, first_replies, sound, worst_of
+from serving.route import (
+    Answer,
+    Answers,
+    Command,
+    Course,
+    Questions,
+    Reply,
+    first_replies,
+    sound,
+    will_pass,
+    worst_of,
+)
 from serving.target import Place, Target
 
 REDIRECTIONS = 5  # a key moves once in a while; more at a time means that nodes disagree
@@ -39,7 +51,10 @@ class ClusterRoute:
         self._masters: list[Place | None] = []  # by slot; empty where it must be learnt (again)
 
     def to_keys(self, commands: Sequence[Command]) -> Course:
-        """Ask each key's master; the keys of an `MGET` may lie anywhere, those of any other command in one slot."""
+        """Ask each key's master; the keys of an `MGET` may lie anywhere, those of any other command in one slot.
+
+        Where a master gives no answer, why stands in place of the replies to its keys, and in the list of an `MGET`.
+        """
         errands = [[_Errand(single) for single in _singles(command)] for command in commands]
         left = [errand for several in errands for errand in several]
         for _ in range(REDIRECTIONS):
@@ -47,8 +62,10 @@ class ClusterRoute:
                 yield from self._learn({})
             left = yield from self._round(left)
             if not left:
-                return [_joined(*pair) for pair in zip(commands, errands, strict=True)]
-        raise TryAgainError(f"keys still move after {REDIRECTIONS} redirections")
+                break
+        for errand in left:
+            errand.reply = TryAgainError(f"the key still moves after {REDIRECTIONS} redirections")
+        return [_joined(*pair) for pair in zip(commands, errands, strict=True)]
 
     def to_all(self, command: Command) -> Course:
         """Ask every master that there is now."""
@@ -57,58 +74,66 @@ class ClusterRoute:
         return [reply for answer in answers.values() for reply in sound(answer)]
 
     def _round(self, errands: list[_Errand]) -> Generator[Questions, Answers, list[_Errand]]:
-        """Ask once, and return the errands that are to go elsewhere now."""
-        batches = defaultdict[Place, list[_Errand]](list)
-        for errand in errands:
-            batches[errand.at or self._master_of(errand.command)].append(errand)
+        """Ask once, and return the errands that are to go elsewhere now; the others have their replies, or faults."""
+        batches = self._batches(errands)
         answers = yield {place: _parts(batch) for place, batch in batches.items()}
-        faults = {place: fault for place, answer in answers.items() if (fault := fault_of(answer)) is not None}
-        left = []
-        for place in batches.keys() - faults.keys():
-            replies = iter(sound(answers[place]))
-            left += [errand for errand in batches[place] if self._redirected(errand, place, replies)]
-        if faults:
-            yield from self._learn(faults)
-        for place, fault in faults.items():
-            left += [self._elsewhere(errand, place, fault) for errand in batches[place]]
+        left, failed = list[_Errand](), list[tuple[Place, _Errand]]()
+        for place, batch in batches.items():
+            for errand, reply in zip(batch, _replies(batch, answers[place]), strict=True):
+                errand.reply = reply
+                if isinstance(reply, AskError):
+                    self._redirect(errand, place, reply)
+                    left.append(errand)
+                elif isinstance(reply, Exception) and (reply is answers[place] or will_pass(reply)):
+                    failed.append((place, errand))
+        if failed:
+            left += yield from self._elsewhere(failed)
         return left
 
-    def _redirected(self, errand: _Errand, place: Place, replies: Iterator[Reply]) -> bool:
-        """Take the reply to an errand, and return whether it says where else to go."""
-        if errand.asking:
-            next(replies)
-        errand.reply = reply = next(replies)
-        if not isinstance(reply, AskError):
-            return False
-        errand.at = place.at(reply.host or place.host, int(reply.port))
-        errand.asking = not isinstance(reply, MovedError)
+    def _batches(self, errands: Iterable[_Errand]) -> dict[Place, list[_Errand]]:
+        """Return who is asked what; an errand to whose slot no master is known has its reply then."""
+        batches, lost = defaultdict[Place, list[_Errand]](list), False
+        for errand in errands:
+            place = errand.at or self._master_of(errand.command)
+            if place is None:
+                lost = True
+                errand.reply = ClusterDownError(f"no master of the cluster has slot {_slot(errand.command)}")
+            else:
+                batches[place].append(errand)
+        if lost:
+            self._masters = []
+        return batches
+
+    def _redirect(self, errand: _Errand, place: Place, told: AskError) -> None:
+        """Send an errand where a node says that its key is."""
+        errand.at = place.at(told.host or place.host, int(told.port))
+        errand.asking = not isinstance(told, MovedError)
         if not errand.asking:
             self._masters = []
-        return True
 
-    def _elsewhere(self, errand: _Errand, place: Place, fault: Exception) -> _Errand:
-        """Return an errand that failed at `place` for its key's master now; raise the fault if that is the same."""
-        if self._master_of(errand.command) == place:
-            raise fault
-        errand.at, errand.asking = None, False
-        return errand
+    def _elsewhere(self, failed: Sequence[tuple[Place, _Errand]]) -> Generator[Questions, Answers, list[_Errand]]:
+        """Return the errands that failed and whose keys have another master by now; the others keep their faults."""
+        faults = {place: errand.reply for place, errand in failed}
+        yield from self._learn(faults)
+        left = []
+        for place, errand in failed:
+            master = self._master_of(errand.command, faults)
+            if master is not None and master != place:
+                errand.at, errand.asking = master, False
+                left.append(errand)
+        return left
 
-    def _master_of(self, command: Command) -> Place:
+    def _master_of(self, command: Command, away: Container[Place] = ()) -> Place | None:
+        """Return the master of a command's key, or for one without a key any that is not away."""
         if command[0] in KEYLESS:
-            return next(place for place in self._masters if place is not None)
-        key = command[3 if command[0] == "EVAL" else 1]
-        slot = key_slot(key.encode() if isinstance(key, str) else bytes(key))
-        master = self._masters[slot]
-        if master is None:
-            self._masters = []
-            raise ClusterDownError(f"no master of the cluster has slot {slot}")
-        return master
+            return next((place for place in self._masters if place is not None and place not in away), None)
+        return self._masters[_slot(command)]
 
     def _learn(self, faults: Mapping[Place, Exception]) -> Generator[Questions, Answers, None]:
         """Ask all nodes but those with faults who has which slots, and believe the most."""
         asked = (self._nodes | set(self._target.places)) - faults.keys()
         answers = yield {place: [("CLUSTER", "SLOTS")] for place in asked}
-        views = [_view(place, rows) for place, rows in first_replies(answers).items()]
+        views = [_view(place, rows) for place, rows in first_replies(answers).items() if rows]
         if not views:
             raise worst_of({**faults, **answers}) or ClusterDownError("no node of the cluster names any slot")
         masters: list[Place | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
@@ -138,10 +163,21 @@ def _singles(command: Command) -> list[Command]:
 
 
 def _joined(command: Command, errands: list[_Errand]) -> Reply:
-    replies = [errand.reply for errand in errands]
-    if command[0] != "MGET":
-        return replies[0]
-    return next((reply for reply in replies if isinstance(reply, Exception)), replies)
+    return [errand.reply for errand in errands] if command[0] == "MGET" else errands[0].reply
+
+
+def _slot(command: Command) -> int:
+    key = command[3 if command[0] == "EVAL" else 1]
+    return int(key_slot(key.encode() if isinstance(key, str) else bytes(key)))
+
+
+def _replies(errands: Iterable[_Errand], answer: Answer) -> Iterator[Reply]:
+    """Give the reply to each errand, which is why there is none where its server gave no answer."""
+    replies = repeat(answer) if isinstance(answer, Exception) else iter(answer)
+    for errand in errands:
+        if errand.asking:
+            next(replies)
+        yield next(replies)
 
 
 def _parts(errands: Iterable[_Errand]) -> list[Command]:

@@ -14,7 +14,7 @@ from redis.exceptions import TimeoutError as TooLate
 from redis.retry import Retry
 
 from serving.errors import StoreRefused, StoreUnavailable
-from serving.route import REFUSED, Answer, Answers, Command, Course, Questions, Reply, will_pass
+from serving.route import REFUSED, Answer, Answers, Command, Course, Questions, Reply, faults_in, will_pass
 from serving.target import Place, address, target_of
 from serving.topology import route_of
 
@@ -48,9 +48,8 @@ class Connection:
         """
         replies = self._patiently(lambda: self._route.to_keys(commands)) if commands else []
         with redis_faults(self.url):
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
+            for fault in faults_in(replies):
+                raise fault
         return replies
 
     def ask_all(self, command: Command) -> list[Reply]:
@@ -67,7 +66,7 @@ class Connection:
         with redis_faults(self.url):
             while True:
                 try:
-                    return self._follow(course())
+                    return _lasting(self._follow(course()))
                 except RedisError as fault:
                     if monotonic() > deadline or not will_pass(fault):
                         raise
@@ -89,6 +88,13 @@ class Connection:
             self._servers[place] = _Server(place)
         sent = {place: self._servers[place].send(commands) for place, commands in questions.items()}
         return {place: self._servers[place].receive(way, len(questions[place])) for place, way in sent.items()}
+
+
+def _lasting(replies: list[Reply]) -> list[Reply]:
+    """Return replies of which none will be another one in a moment, else raise the first that will."""
+    for fault in filter(will_pass, faults_in(replies)):
+        raise fault
+    return replies
 
 
 class _Server:

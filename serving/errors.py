@@ -9,6 +9,7 @@ ServingError
 ├── StoreUnavailable     Redis does not answer
 ├── StoreRefused         Redis answers, and refuses the user or the command
 │   └── EvictionRefused  Redis may evict blocks under memory pressure
+├── Unforeseen           a fault of the service itself
 ├── GenerationLive       the live generation is never removed
 ├── TornGeneration       a block of the generation is missing
 ├── LookupRefused        a lookup that cannot be answered with a score
@@ -60,6 +61,10 @@ class StoreRefused(ServingError):
 
 class EvictionRefused(StoreRefused):
     """The eviction policy of this Redis could drop blocks of a live generation."""
+
+
+class Unforeseen(ServingError):
+    """A fault of the service itself, while it answered."""
 
 
 class GenerationLive(ServingError):

@@ -4,6 +4,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import count
 from time import monotonic
 
 from redis.exceptions import RedisError
@@ -14,7 +15,7 @@ from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key
 from serving.link import CountedLink
 from serving.question import Plan
 from serving.refusals import Refusal, parse_refusals
-from serving.route import Command, Reply
+from serving.route import Command, Reply, will_pass
 from serving.sparing import SparingLog
 
 LOG = SparingLog(logging.getLogger(__name__))
@@ -40,13 +41,20 @@ class Heads:
         self.regressions = 0
         self._link = link
         self._last: dict[str, tuple[int, int, int]] = {}
+        self._numbers = count(1)
+        self._heard: dict[str, int] = {}  # by pipeline with a head, the latest ask that was answered
 
     async def resolve(self, pipeline: str) -> Plan:
         """Return the plan of the live generation, or raise `UnknownPipeline` or `HeadUnreadable`."""
         if not re.fullmatch(PIPELINE_NAME, pipeline):
             raise UnknownPipeline(f"{pipeline[:128]!r} is no name of a pipeline: see /v1/pipelines")
+        asked = self.number()
         (record,) = await self._link.ask([("GET", head_key(pipeline))])
-        return self.current(pipeline, record)
+        return self.current(pipeline, record, asked)
+
+    def number(self) -> int:
+        """Return the number of an ask that is about to be sent: replies may come in another order, as in a cluster."""
+        return next(self._numbers)
 
     async def live(self) -> Live:
         """Return all heads; one that cannot be read is logged and counted, and hides no other."""
@@ -54,35 +62,53 @@ class Heads:
         pipelines = sorted(name.decode(errors="replace") for name in self._link.accept(names))
         commands: list[Command] = [("GET", head_key(name)) for name in pipelines]
         commands += [("HGETALL", refusals_key(name)) for name in pipelines]
+        asked = self.number()
         replies = await self._link.ask(commands) if pipelines else []
         records, refusals = replies[: len(pipelines)], replies[len(pipelines) :]
         plans = [
-            self._shown(name, record) for name, record in zip(pipelines, records, strict=True) if record is not None
+            self._shown(name, record, asked)
+            for name, record in zip(pipelines, records, strict=True)
+            if record is not None
         ]
         heads = [plan.head for plan in plans if plan is not None]
         return Live(heads, len(plans) - len(heads), dict(zip(pipelines, map(_refusals, refusals), strict=True)))
 
-    def verified(self, plan: Plan, record: Reply) -> Plan | ServingError:
+    def verified(self, plan: Plan, record: Reply, asked: int) -> Plan | ServingError:
         """Return the plan of a record that was just read, which is `plan` unless the head has changed; or the fault."""
         try:
-            return self.current(plan.head.pipeline, record)
+            found = self.current(plan.head.pipeline, record, asked)
         except ServingError as fault:
             return fault
+        return plan if record == plan.record else found
 
-    def current(self, pipeline: str, record: Reply) -> Plan:
+    def current(self, pipeline: str, record: Reply, asked: int) -> Plan:
         """Return the plan of a record that was just read, the one that is kept where the head has not changed.
 
+        What was asked for before another record that has come already says nothing of what is live now: it is not kept.
         Raises `UnknownPipeline` where there is none, and `HeadUnreadable`.
         """
-        if self._link.accept(record) is None:
-            self.plans.pop(pipeline, None)
+        told = self._link.accept(record)
+        late = self._is_late(pipeline, asked)
+        if told is None:
+            if not late:
+                self.plans.pop(pipeline, None)
             raise UnknownPipeline(f"no generation of pipeline {pipeline} is live: see /v1/pipelines, or publish one")
         plan = self.plans.get(pipeline)
         if plan is None or plan.record != record:
-            plan = self.plans[pipeline] = Plan(record, parse_head(record))
-            self._watch(pipeline, plan.head)
+            plan = Plan(record, parse_head(record))
+            if not late:
+                self.plans[pipeline], self._heard[pipeline] = plan, asked
+                self._watch(pipeline, plan.head)
         plan.checked = monotonic()
         return plan
+
+    def _is_late(self, pipeline: str, asked: int) -> bool:
+        """Return whether a later ask has been answered; if not, this is the latest, of a pipeline that has a head."""
+        heard = self._heard.get(pipeline)
+        if heard is None or asked < heard:
+            return heard is not None
+        self._heard[pipeline] = asked
+        return False
 
     def _watch(self, pipeline: str, head: Head) -> None:
         """Notice a head that was brought back, as by a failover that lost a swap; it is what is there, and serves."""
@@ -96,12 +122,12 @@ class Heads:
                 "publication; publish again",
             )
 
-    def _shown(self, pipeline: str, record: Reply) -> Plan | None:
-        if isinstance(record, RedisError):
+    def _shown(self, pipeline: str, record: Reply, asked: int) -> Plan | None:
+        if isinstance(record, RedisError) and not will_pass(record):
             LOG.tell(f"HeadUnreadable of pipeline {pipeline}", f"a head that is no record ({record}): publish again")
             return None
         try:
-            return self.current(pipeline, record)
+            return self.current(pipeline, record, asked)
         except HeadUnreadable as fault:
             LOG.tell(f"HeadUnreadable of pipeline {pipeline}", fault)
             return None

@@ -15,7 +15,6 @@ from redis.exceptions import (
     MasterDownError,
     MovedError,
     NoPermissionError,
-    RedisError,
     ResponseError,
     TryAgainError,
 )
@@ -52,6 +51,7 @@ class Link(Protocol):
     async def ask(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the reply of each command, in order; where the server refused one, the error stands in its place.
 
+        So does why a master of a cluster gave no answer, for each of its keys, also within the reply to an `MGET`.
         Commands only read, so that they may be sent again. They go out together and at once, in this order to any one
         server. A command's first key is its second part; the keys of an `MGET` may lie in any slots. Raises
         `StoreUnavailable` where no answer comes in time, and `StoreRefused` for refused credentials.
@@ -80,11 +80,20 @@ class CountedLink:
 
     def accept(self, reply: Reply) -> Reply:
         """Return a reply, or raise `StoreUnavailable` or `StoreRefused` where an error stands for it."""
-        if isinstance(reply, RedisError):
-            self.faults += 1
-            with redis_faults(self._url):
-                raise reply
+        if isinstance(reply, Exception):
+            raise self.named(reply)
         return reply
+
+    def named(self, fault: Exception) -> ServingError:
+        """Return, and count, what stands for a refused reply by this package's names."""
+        self.faults += 1
+        if isinstance(fault, ServingError):
+            return fault
+        try:
+            with redis_faults(self._url):
+                raise fault
+        except ServingError as known:
+            return known
 
     async def close(self) -> None:
         """Close the connections."""

@@ -25,7 +25,7 @@ from serving.answers import (
 )
 from serving.apikeys import ANYONE, Caller, require
 from serving.clock import Clock, instant
-from serving.errors import AnswerTooOld, KeyRefused, LookupRefused, ServingError, StoreUnavailable, UnknownKey
+from serving.errors import AnswerTooOld, LookupRefused, ServingError, StoreUnavailable, UnknownKey
 from serving.head import Head
 from serving.heads import Live
 from serving.journal import Journal
@@ -63,7 +63,7 @@ class Lookup:
     ) -> Score:
         """The score of one key, which stands percent-encoded in the path and may hold any character, slashes too."""
         _, (answer,) = await self._answers(request, pipeline, [key], Wish(segment, max_age))
-        if isinstance(answer, LookupRefused):
+        if isinstance(answer, ServingError):
             raise answer
         return answer
 
@@ -72,7 +72,7 @@ class Lookup:
         head, found = await self._answers(request, pipeline, keys.keys, Wish(keys.segment, keys.max_age))
         pairs = zip(keys.keys, found, strict=True)
         answers = [
-            Missing(key=key, problem=problem_of(answer)) if isinstance(answer, LookupRefused) else answer
+            Missing(key=key, problem=problem_of(answer)) if isinstance(answer, ServingError) else answer
             for key, answer in pairs
         ]
         return Batch(pipeline=pipeline, generation=head.token, answers=answers)
@@ -108,14 +108,13 @@ class Lookup:
 
     async def _answers(
         self, request: Request, pipeline: str, keys: Sequence[str], wish: Wish
-    ) -> tuple[Head, list[Score | LookupRefused]]:
+    ) -> tuple[Head, list[Score | ServingError]]:
         request.state.keys = len(keys)
         require(_caller(request), pipeline)
         head, rows = await self.reader.lookup(pipeline, keys)
         now = self.clock.now()
         answers = [_answer(head, (key, row), wish, now) for key, row in zip(keys, rows, strict=True)]
-        sources = Counter(answer.source if isinstance(answer, Score) else "none" for answer in answers)
-        for source, count in sources.items():
+        for source, count in Counter(map(_source, answers)).items():
             self.journal.looked_up(pipeline, source).keys += count
         return head, answers
 
@@ -125,10 +124,16 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
-def _answer(head: Head, asked: tuple[str, Found | KeyRefused], wish: Wish, now: datetime) -> Score | LookupRefused:
+def _source(answer: Score | ServingError) -> str:
+    if isinstance(answer, Score):
+        return answer.source
+    return "none" if isinstance(answer, LookupRefused) else "fault"
+
+
+def _answer(head: Head, asked: tuple[str, Found], wish: Wish, now: datetime) -> Score | ServingError:
     """Return the score of a key by what is known of it; where that is nothing, or too old, the fallback if any."""
     key, found = asked
-    if isinstance(found, KeyRefused):
+    if isinstance(found, ServingError):
         return found
     known = _known(head, key, found, now) if found is not None else None
     if known is not None and (wish.max_age is None or known.age_seconds <= wish.max_age):

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from math import isfinite
 
 from redis.crc import key_slot
 
-from serving.errors import BlockCorrupt
+from serving.errors import BlockCorrupt, LayoutError
 from serving.head import Head, Overlay
 from serving.keys import overlay_key
-from serving.layout import STRUCTS, Layout, Value
+from serving.layout import EXACT, STRUCTS, Layout, Value
 from serving.route import Command
 from serving.store import Store, batches
 
@@ -67,14 +68,27 @@ class EntryCodec:
         return struct.Struct("<" + "".join(STRUCTS[kind].format[1:] for _, kind in self.layout.columns))
 
     def pack(self, fresh: Fresh) -> bytes:
-        """Return the entry's bytes."""
+        """Return the entry's bytes, or raise `LayoutError` where no answer could tell what they would say."""
+        if not (-EXACT < fresh.as_of < EXACT and all(map(isfinite, fresh.values))):
+            raise LayoutError(_untellable(fresh.as_of, fresh.values))
         return PREFIX.pack(FORMAT, 0, fresh.as_of) + self._packer.pack(*fresh.values)
 
     def unpack(self, entry: bytes) -> tuple[int, tuple[Value, ...]]:
         """Return as_of and values of an entry, or raise `BlockCorrupt` where this version cannot read it."""
         if len(entry) != PREFIX.size + self._packer.size or entry[0] != FORMAT:
             raise BlockCorrupt(f"an overlay entry of {len(entry)} bytes, format {entry[:1].hex()}: publish again")
-        return PREFIX.unpack_from(entry)[2], self._packer.unpack_from(entry, PREFIX.size)
+        as_of, values = PREFIX.unpack_from(entry)[2], self._packer.unpack_from(entry, PREFIX.size)
+        if -EXACT < as_of < EXACT:
+            for value in values:  # a loop costs a lookup a fifth of what `all` does
+                if not isfinite(value):
+                    break
+            else:
+                return as_of, values
+        raise BlockCorrupt(_untellable(as_of, values))
+
+
+def _untellable(as_of: int, values: tuple[Value, ...]) -> str:
+    return f"an overlay entry as of {as_of} with {values}: write microseconds since 1970, and finite values"
 
 
 class OverlayStore:

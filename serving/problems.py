@@ -22,6 +22,7 @@ from serving.errors import (
     StoreUnavailable,
     TooManyKeys,
     TornGeneration,
+    Unforeseen,
     UnknownKey,
     UnknownPipeline,
 )
@@ -70,6 +71,7 @@ KINDS: dict[type[ServingError], tuple[int, str, str]] = {
     LayoutError: (503, "corrupt-block", "A block of the live generation is damaged"),
     HeadUnreadable: (503, "unreadable-head", "The record of the live generation cannot be read"),
     StoreRefused: (503, "store-refused", "The store of scores refuses the request"),
+    Unforeseen: (500, *STATUSES[500]),
     ServingError: (503, "store-refused", "The store of scores refuses the request"),
 }
 

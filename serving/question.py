@@ -5,7 +5,7 @@ from functools import cached_property
 from math import inf
 from typing import NamedTuple
 
-from serving.errors import ServingError, TornGeneration
+from serving.errors import BlockCorrupt, ServingError, TornGeneration
 from serving.head import Head, Overlay
 from serving.keys import around_bucket, head_key, overlay_key
 from serving.layout import Row
@@ -20,7 +20,7 @@ class Fresher(NamedTuple):
     row: Row
 
 
-Found = Row | Fresher | None
+Found = Row | Fresher | ServingError | None  # where a fault is about a key, it stands in place of what is known
 
 
 class Plan:
@@ -39,13 +39,14 @@ class Plan:
         return EntryCodec(self.head.layout)
 
 
+Naming = Callable[[Exception], ServingError]
 Answer = Callable[[Plan, "list[Found] | ServingError"], None]
 
 
 class Question:
-    """Keys to look up in the generation that a plan names; `answer` takes one `Found` for each, in order, or a fault.
+    """Keys to look up in the generation that a plan names; `answer` takes one `Found` for each, in order.
 
-    Until its round trip begins, keys may be added.
+    A fault that is about all of them it takes in their place. Until its round trip begins, keys may be added.
     """
 
     __slots__ = ("answer", "begun", "entries", "hashes", "keys", "names", "plan", "torn")
@@ -68,26 +69,45 @@ class Question:
         names = [overlay_key(head.pipeline, head.epoch, spread.bucket_of(hashed)) for hashed in hashes]
         return [("HGET", name, key) for name, key in zip(names, self.keys, strict=True)]
 
-    def read(self, blocks: Sequence[bytes | None], entries: Sequence[Reply]) -> list[Found]:
-        """Return what the blocks and the overlay's entries hold of the keys.
+    def read(self, blocks: Sequence[Reply], entries: Sequence[Reply], named: Naming) -> list[Found]:
+        """Return what the blocks and the overlay's entries hold of the keys, or why that cannot be read.
 
-        Raises `TornGeneration` where a block is missing, and `BlockCorrupt`.
+        `named` names what stands for a refused reply. Raises `TornGeneration` where a block is missing for the first
+        time.
         """
-        if None in blocks:
-            raise TornGeneration(self._lacking(blocks))
         find = self.plan.find
-        found: list[Found] = [find(block, hashed) for block, hashed in zip(blocks, self.hashes, strict=True)]  # type: ignore[arg-type]  # reason: None was looked for
+        found: list[Found]
+        try:
+            found = [find(block, hashed) for block, hashed in zip(blocks, self.hashes, strict=True)]
+        except (TypeError, BlockCorrupt):  # dearer to look for in each lookup than to find out now whose it is
+            found = [self._known(block, hashed, named) for block, hashed in zip(blocks, self.hashes, strict=True)]
         for place, entry in enumerate(entries):
             if entry is not None:
-                self._overlay(found, place, entry)
+                found[place] = self._newer(found[place], entry, named)
         return found
 
-    def _overlay(self, found: list[Found], place: int, entry: bytes) -> None:
-        as_of, row = self.plan.codec.unpack(entry)
-        if as_of > self.plan.head.as_of:
-            found[place] = Fresher(as_of, row)
-
-    def _lacking(self, blocks: Sequence[bytes | None]) -> str:
+    def _known(self, block: Reply, hashed: int, named: Naming) -> Found:
+        """Return what a block holds of one hash, or why that cannot be read."""
         head = self.plan.head
-        bucket = head.layout.bucket_of(self.hashes[blocks.index(None)])
-        return f"{head.pipeline}: generation {head.token} lacks bucket {bucket}: publish it again"
+        if isinstance(block, Exception):
+            return named(block)
+        if block is not None:
+            try:
+                return self.plan.find(block, hashed)
+            except BlockCorrupt as fault:
+                return fault
+        bucket = head.layout.bucket_of(hashed)
+        torn = TornGeneration(f"{head.pipeline}: generation {head.token} lacks bucket {bucket}: publish it again")
+        if self.torn:
+            return torn
+        raise torn
+
+    def _newer(self, found: Found, entry: Reply, named: Naming) -> Found:
+        """Return an entry that is fresher, or why that cannot be known; else what was found in the block."""
+        if isinstance(entry, Exception):
+            return named(entry)
+        try:
+            as_of, row = self.plan.codec.unpack(entry)
+        except BlockCorrupt as fault:
+            return fault
+        return Fresher(as_of, row) if as_of > self.plan.head.as_of else found

@@ -13,7 +13,7 @@ from typing import Protocol
 from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import format_date_time
 
-from serving.errors import ServingError, StoreUnavailable
+from serving.errors import ServingError
 from serving.head import Limits
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
 from serving.problems import problem_of, rendered
@@ -161,6 +161,7 @@ class Crowd:
 
     def __init__(self, quick: Quick, plan: Plan) -> None:
         self._quick, self._keys, self._askers = quick, list[str](), list[Asker]()
+        self._left = iter(self._askers)  # who is answered leaves: after a fault in between, nobody is answered twice
         self.question = Question(plan, self._keys, self.answer)
 
     def add(self, key: str, asker: Asker) -> None:
@@ -171,26 +172,16 @@ class Crowd:
     def answer(self, plan: Plan, found: list[Found] | ServingError) -> None:
         """Write all answers."""
         if isinstance(found, ServingError):
-            self._fail(plan, found)
+            for asker in self._left:
+                self._quick.refuse(asker, ONE, found, 1)
             return
         template = self._quick.template(plan)
         told = template.told(self._keys, found, self._quick.service.clock.microseconds())
-        for asker, one in zip(self._askers, told, strict=True):
+        for asker, one in zip(self._left, told, strict=True):
             if isinstance(one, str):
                 self._quick.send(asker, ONE, one, 1)
             else:
                 self._quick.refuse(asker, ONE, one, 1)
-
-    def _fail(self, plan: Plan, fault: ServingError) -> None:
-        """Refuse those whom a fault is about: what is wrong with one block or entry says nothing of the others."""
-        if len(self._keys) == 1 or isinstance(fault, StoreUnavailable):
-            for asker in self._askers:
-                self._quick.refuse(asker, ONE, fault, 1)
-            return
-        for key, asker in zip(self._keys, self._askers, strict=True):
-            alone = Crowd(self._quick, plan)
-            alone.add(key, asker)
-            self._quick.service.reader.ask(alone.question)
 
 
 class Many:

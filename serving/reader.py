@@ -3,14 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from traceback import format_exception
 
-from serving.errors import KeyRefused, ServingError, TooManyKeys, TornGeneration
+from serving.errors import KeyRefused, ServingError, TooManyKeys, TornGeneration, Unforeseen
 from serving.head import Head
 from serving.heads import Heads, Live
 from serving.link import CountedLink, Link
 from serving.question import Found, Plan, Question
-from serving.route import Reply
+from serving.route import Command, Reply
 from serving.routed import link
+from serving.sparing import SparingLog
+
+LOG = SparingLog(logging.getLogger(__name__))
 
 
 class Reader:
@@ -49,18 +54,18 @@ class Reader:
         """Return what is live of all pipelines."""
         return await self.heads.live()
 
-    async def lookup(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Found | KeyRefused]]:
-        """Return the live head, and for each key what is known of it, or why it is refused.
+    async def lookup(self, pipeline: str, keys: Sequence[str]) -> tuple[Head, list[Found]]:
+        """Return the live head, and for each key what is known of it, or why it is refused or cannot be read.
 
         A generation may go between the reading of its head and that of its blocks: the head is then resolved once
-        more, and only a second gap raises `TornGeneration`. Raises `UnknownPipeline`, `HeadUnreadable` and
-        `BlockCorrupt`, and `TooManyKeys` by the limits in the head.
+        more, and only a second gap is `TornGeneration`. Raises `UnknownPipeline` and `HeadUnreadable`, and
+        `TooManyKeys` by the limits in the head.
         """
         plan = await self.heads.resolve(pipeline)
         limits = plan.head.limits
         if len(keys) > limits.batch:
             raise TooManyKeys(f"{len(keys)} keys in one request: {limits.batch} is the most; split them")
-        answers: dict[str, Found | KeyRefused] = {key: _refusal(plan.head, key) for key in keys}
+        answers: dict[str, Found] = {key: _refusal(plan.head, key) for key in keys}
         known = [key for key, refused in answers.items() if refused is None]
         plan, found = await self._answered(plan, known) if known else (plan, [])
         answers.update(zip(known, found, strict=True))
@@ -93,22 +98,20 @@ class Reader:
         task.add_done_callback(self._rounds.discard)
 
     async def _round(self, questions: list[Question]) -> None:
-        """Ask all in one round trip: heads first, then blocks, then entries of overlays."""
-        for question in questions:
-            question.begin()
+        """Ask all in one round trip, and answer them or ask again; whatever happens, nobody waits for nothing."""
         plans = list(dict.fromkeys([question.plan for question in questions]))
-        commands = [plan.resolve for plan in plans]
-        commands.append(("MGET", *[name for question in questions for name in question.names]))
-        for question in questions:
-            commands += question.entries
+        asked = self.heads.number()
         try:
-            replies = await self.link.ask(commands)
+            replies = await self.link.ask(_commands(plans, questions))
             blocks = self.link.accept(replies[len(plans)])
-        except ServingError as fault:
+            heads = zip(plans, replies, strict=False)
+            live = {plan: self.heads.verified(plan, record, asked) for plan, record in heads}
+        except Exception as fault:  # noqa: BLE001  reason: it is told to all who wait, and logged
+            told = _known(fault)
             for question in questions:
-                _tell(question, fault)
+                question.begun = True  # none joins what is over
+                _tell(question, told)
             return
-        live = {plan: self.heads.verified(plan, record) for plan, record in zip(plans, replies, strict=False)}
         block, entry = 0, len(plans) + 1
         for question in questions:
             past, end = block + len(question.names), entry + len(question.entries)
@@ -116,7 +119,7 @@ class Reader:
             block, entry = past, end
 
     def _settle(
-        self, question: Question, live: Plan | ServingError, blocks: Sequence[bytes | None], entries: Sequence[Reply]
+        self, question: Question, live: Plan | ServingError, blocks: Sequence[Reply], entries: Sequence[Reply]
     ) -> None:
         if live is question.plan:
             self._read(question, blocks, entries)
@@ -126,19 +129,27 @@ class Reader:
             question.plan = live
             self.ask(question)
 
-    def _read(self, question: Question, blocks: Sequence[bytes | None], entries: Sequence[Reply]) -> None:
-        found: list[Found] | ServingError
+    def _read(self, question: Question, blocks: Sequence[Reply], entries: Sequence[Reply]) -> None:
         try:
-            found = question.read(blocks, [self.link.accept(entry) for entry in entries] if entries else entries)
-        except TornGeneration as fault:
-            if not question.torn:  # perhaps it was removed just now: the head will say
-                question.torn = True
-                self.ask(question)
-                return
-            found = fault
-        except ServingError as fault:
-            found = fault
-        _tell(question, found)
+            found = question.read(blocks, entries, self.link.named)
+        except TornGeneration:  # perhaps it was removed just now: the head will say
+            question.torn = True
+            self.ask(question)
+        except Exception as fault:  # noqa: BLE001  reason: it is told to who waits, and logged
+            _tell(question, _known(fault))
+        else:
+            _tell(question, found)
+
+
+def _commands(plans: Sequence[Plan], questions: Sequence[Question]) -> list[Command]:
+    """Begin questions, and return what asks for all of them: heads first, then blocks, then entries of overlays."""
+    for question in questions:
+        question.begin()
+    commands = [plan.resolve for plan in plans]
+    commands.append(("MGET", *[name for question in questions for name in question.names]))
+    for question in questions:
+        commands += question.entries
+    return commands
 
 
 def _refusal(head: Head, key: str) -> KeyRefused | None:
@@ -151,5 +162,15 @@ def _refusal(head: Head, key: str) -> KeyRefused | None:
 def _tell(question: Question, found: list[Found] | ServingError) -> None:
     try:
         question.answer(question.plan, found)
-    except Exception:  # others wait for the same round trip
-        logging.getLogger(__name__).exception("an answer could not be given")
+    except Exception as fault:  # noqa: BLE001  reason: it is told to who waits, and logged; others wait for their turn
+        told = _known(fault)
+        with suppress(Exception):  # it has been logged once
+            question.answer(question.plan, told)
+
+
+def _known(fault: Exception) -> ServingError:
+    """Return a fault by the names of this package; one that nobody foresaw is logged with where it was."""
+    if isinstance(fault, ServingError):
+        return fault
+    LOG.tell("Unforeseen", "".join(format_exception(fault)))
+    return Unforeseen("a fault of the service, which its log explains")

@@ -5,7 +5,7 @@ answered, and returns the replies in the end. `serving.connection` carries the q
 of lookups.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from redis.exceptions import AuthenticationError, AuthorizationError, ClusterDownError, ReadOnlyError, TryAgainError
@@ -31,7 +31,8 @@ NO_REPLICAS = "NOREPLICAS"  # says a master that has just taken over, where min-
 class Route(Protocol):
     """How the servers behind one URL are asked.
 
-    A course raises why a server gave no answer, or what it said that will pass, if no other server is to be asked.
+    A course raises why no server gave an answer, or what it said that will pass, if no other is to be asked. Where
+    several have the keys, a fault of one of them stands in place of its replies.
     """
 
     def to_keys(self, commands: Sequence[Command]) -> Course:
@@ -61,6 +62,15 @@ def sound(answer: Answer) -> list[Reply]:
     if fault is not None:
         raise fault
     return cast("list[Reply]", answer)
+
+
+def faults_in(replies: Iterable[Reply]) -> Iterator[Exception]:
+    """Give each fault that stands in place of a reply, also for a key of an `MGET`."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            yield reply
+        elif isinstance(reply, list):
+            yield from faults_in(reply)
 
 
 def first_replies(answers: Answers) -> dict[Place, Reply]:

@@ -7,16 +7,16 @@ from typing import cast
 
 from serving.answers import Missing
 from serving.clock import instant
-from serving.errors import UnknownKey
+from serving.errors import ServingError
 from serving.journal import Journal
 from serving.layout import SCORE
 from serving.lookup import unknown
 from serving.problems import problem_of
 from serving.question import Found, Fresher, Plan
 
-SOURCES = ("batch", "stream", "fallback", "none")
+SOURCES = ("batch", "stream", "fallback", "none", "fault")
 COMPACT = (",", ":")
-Told = str | UnknownKey  # the JSON of an answer, or why there is none
+Told = str | ServingError  # the JSON of an answer, or why there is none
 
 
 class Template:
@@ -37,7 +37,7 @@ class Template:
         """Return what is told of each key; `now` is in microseconds."""
         place, other = self._place, self._other
         tail = f"{self._since}{_seconds(now - self._as_of)}{self._batch}"
-        # What is no plain tuple, None or a Fresher, is rarer.
+        # What is no plain tuple, None, a Fresher or a fault is rarer.
         self._own.keys += list(map(type, found)).count(tuple)
         return [
             f'{{"key":{encode_basestring_ascii(key)},"score":{float(known[place])!r}{tail}'  # type: ignore[arg-type]  # reason: mypy takes a Fresher for a tuple
@@ -55,10 +55,13 @@ class Template:
     def _other(self, key: str, known: Found, now: int) -> Told:
         head = self.plan.head
         start = f'{{"key":{encode_basestring_ascii(key)},"score":'
-        if known is not None:
+        if type(known) is Fresher:
             self._from["stream"].keys += 1
-            as_of, row = cast("Fresher", known)
+            as_of, row = known
             return f"{start}{float(row[self._place])!r}{_since(as_of)}{_seconds(now - as_of)}{self._stream}"
+        if known is not None:
+            self._from["fault"].keys += 1
+            return cast("ServingError", known)
         if head.fallback is not None:
             self._from["fallback"].keys += 1
             return f"{start}{head.fallback.score!r}{self._since}{_seconds(now - self._as_of)}{self._fallback}"
@@ -77,5 +80,5 @@ def _since(as_of: int) -> str:
     return f',"as_of":"{instant(as_of).isoformat().removesuffix("+00:00")}Z","age_seconds":'
 
 
-def _missing(key: str, fault: UnknownKey) -> str:
+def _missing(key: str, fault: ServingError) -> str:
     return json.dumps(Missing(key=key, problem=problem_of(fault)).model_dump(), separators=COMPACT)

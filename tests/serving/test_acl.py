@@ -93,6 +93,14 @@ def test_nobody_is_let_in_without_a_name(servers: ExitStack, tmp_path: Path) -> 
         nobody.ping()
 
 
+def test_a_server_that_starts_leaves_alone_what_another_has_yet_to_read(servers: ExitStack, tmp_path: Path) -> None:
+    """One opens its port before it reads its users: of a file that was being written again it let nobody in."""
+    site = Site(tmp_path, servers)
+    files = [Path(server.raw.config_get("aclfile")["aclfile"]) for server in (site.start(), site.start())]
+    assert len({file.read_text() for file in files}) == 1
+    assert len(set(files)) == 2
+
+
 def place_of(site: Site, kind: str) -> Callable[[str], str]:
     """Start what `kind` says, and return what gives its URL for a user."""
     if kind == "sentinels":

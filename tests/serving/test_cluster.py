@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGSTOP
 from threading import Timer
 
+import httpx
 import pytest
 
 from serving import connection
@@ -13,8 +16,10 @@ from serving.errors import EvictionRefused, StoreRefused, StoreUnavailable
 from serving.keys import block_key, head_key
 from serving.link import Link
 from serving.store import BATCH, Store
+from tests.conftest import free_port
+from tests.serving.conftest import service_at
 from tests.serving.publishing import head_for, publish
-from tests.serving.topologies import Cluster, Server, Site, over
+from tests.serving.topologies import SLOTS, Cluster, Server, Site, await_true, over
 
 SCORES = {f"k{number}": number / 1000 for number in range(1000)}
 
@@ -47,8 +52,10 @@ def test_replies_come_in_order_with_errors_in_their_place(cluster: Cluster, stor
         ("STRLEN", "scoreline:x"),
     ]
     mixed = ("MGET", head_key("ordered"), "not ours")
-    pong, wrong, nothing, denied, refused = over(cluster.url("reader"), lambda opened: opened.ask([*commands, mixed]))
-    assert (pong, nothing) == (b"PONG", [])
+    pong, wrong, nothing, denied, (head, refused) = over(
+        cluster.url("reader"), lambda opened: opened.ask([*commands, mixed])
+    )
+    assert (pong, nothing, head) == (b"PONG", [], store.record("ordered"))
     assert [str(fault).split()[0] for fault in (wrong, denied, refused)] == ["WRONGTYPE", "NOPERM", "NOPERM"]
 
 
@@ -118,6 +125,67 @@ def test_a_server_that_is_no_cluster_is_named_as_such(redis_url: str) -> None:
         single.head("any")
 
 
+@pytest.mark.parametrize("how", [SIGKILL, SIGSTOP], ids=["dies", "hangs"])
+def test_what_a_master_has_that_gives_no_answer_is_missing_and_nothing_else(
+    servers: ExitStack, tmp_path: Path, how: int
+) -> None:
+    site = Site(tmp_path, servers)
+    nodes = site.cluster(options=("--cluster-require-full-coverage", "no"))
+    whole = Cluster(site, nodes)
+    with Store(whole.url("publisher")) as store:
+        head = publish(store, "partly", 1, SCORES)
+    lost = next(node for node in nodes if not node.raw.keys("*partly}:head"))
+    there = {name.decode() for node in nodes if node is not lost for name in node.raw.keys("*partly:*")}
+    sound = {key for key in SCORES if block_key("partly", 1, head.layout.bucket_of(head.layout.hash_of(key))) in there}
+    url = servers.enter_context(service_at(whole.url("reader")))
+    target = f"{url}/v1/scores/partly"
+    assert httpx.get(f"{target}/k0").status_code == 200
+    lost.process.send_signal(how)
+    servers.callback(lost.process.send_signal, SIGCONT)
+
+    for way in ({}, {"TE": "trailers"}):
+        answers = httpx.post(target, json={"keys": list(SCORES)}, headers=way).json()["answers"]
+        assert {answer["key"] for answer in answers if "score" in answer} == sound
+        problems = {answer["problem"]["type"] for answer in answers if "problem" in answer}
+        assert problems == {"urn:scoreline:problem:store-unavailable"}
+
+    def status(key: str) -> int:
+        return httpx.get(f"{target}/{key}", timeout=20).status_code
+
+    some = list(SCORES)[:30]
+    with ThreadPoolExecutor(16) as callers:
+        assert list(callers.map(status, some)) == [200 if key in sound else 503 for key in some]
+    assert httpx.get(f"{url}/readyz").status_code == 200
+
+
+def test_a_cluster_without_slots_is_away_until_it_has_them(servers: ExitStack, tmp_path: Path) -> None:
+    """The service may start before `redis-cli --cluster create`."""
+    site = Site(tmp_path, servers)
+    node = site.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    url = site.url("reader", node, kind="+cluster")
+    service = servers.enter_context(service_at(url))
+    told = httpx.get(f"{service}/readyz")
+    assert (told.status_code, told.json()["type"]) == (503, "urn:scoreline:problem:store-unavailable")
+    node.raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+    await_true(lambda: httpx.get(f"{service}/readyz").status_code == 200)
+    with Store(site.url("publisher", node, kind="+cluster")) as store:
+        publish(store, "early", 1, SCORES)
+    assert httpx.get(f"{service}/v1/scores/early/k1").status_code == 200
+
+
+def test_jobs_do_not_take_a_cluster_without_slots_for_one_without_faults(
+    servers: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0)
+    site = Site(tmp_path, servers)
+    node = site.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with (
+        Store(site.url("publisher", node, kind="+cluster")) as store,
+        pytest.raises(StoreUnavailable, match="any slot"),
+    ):
+        store.require_noeviction()
+
+
 def test_a_publication_and_lookups_ride_out_the_failure_of_a_master(servers: ExitStack, tmp_path: Path) -> None:
     site = Site(tmp_path, servers)
     nodes = site.cluster(replicas=1)
@@ -140,7 +208,7 @@ def test_a_publication_and_lookups_ride_out_the_failure_of_a_master(servers: Exi
         replies = await opened.ask([("GET", head_key("failing")), ("MGET", *names)])
         assert replies == [head.to_json(), [b"block"] * len(names)]
         nodes[1].kill()  # which has no replica
-        with pytest.raises(StoreUnavailable):
-            await opened.ask([("MGET", *names)])
+        (found,) = await opened.ask([("MGET", *names)])
+        assert {type(block) for block in found} == {bytes, StoreUnavailable}
 
     over(whole.url("reader"), work)

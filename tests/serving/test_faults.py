@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,17 +16,21 @@ from fastapi.exceptions import RequestValidationError
 from serving.head import Head
 from serving.keys import PIPELINES, block_key, head_key
 from serving.problems import _document
+from serving.question import Question
 from serving.reader import Reader
 from serving.service import Service, create
 from serving.settings import Settings
 from serving.store import Store
+from serving.template import Template
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at, service_at
+from tests.serving.inside import served
 from tests.serving.publishing import publish
 from tests.serving.raw import RawClient, get, post
 from tests.serving.topologies import await_true
 
 INSIDES = re.compile(r"127\.0\.0\.1|localhost|site-packages|\.py|Traceback|scoreline:\{|secret")
+SCORES = {key: number / 64 for number, key in enumerate("abcdefghijklmnop")}
 JSON = {"Content-Type": "application/json"}
 
 
@@ -39,34 +44,74 @@ def block(head: Head) -> str:
     return block_key(head.pipeline, head.token, 0)
 
 
+def bucket_of(head: Head, key: str) -> int:
+    return head.layout.bucket_of(head.layout.hash_of(key))
+
+
+def no_block(raw: "redis.Redis", head: Head) -> None:
+    raw.delete(block(head))
+
+
+def a_block_of_junk(raw: "redis.Redis", head: Head) -> None:
+    raw.set(block(head), b"secret junk")
+
+
+def a_head_of_junk(raw: "redis.Redis", head: Head) -> None:
+    raw.set(head_key(head.pipeline), b'{"secret": ')
+
+
 def a_head_of_another_type(raw: "redis.Redis", head: Head) -> None:
     raw.delete(head_key(head.pipeline))
     raw.hset(head_key(head.pipeline), "token", "1")
 
 
 DAMAGES: dict[str, Callable[["redis.Redis", Head], object]] = {
-    "torn-generation": lambda raw, head: raw.delete(block(head)),
-    "corrupt-block": lambda raw, head: raw.set(block(head), b"secret junk"),
-    "unreadable-head": lambda raw, head: raw.set(head_key(head.pipeline), b'{"secret": '),
+    "torn-generation": no_block,
+    "corrupt-block": a_block_of_junk,
+    "unreadable-head": a_head_of_junk,
     "store-refused": a_head_of_another_type,
 }
 
 
+OF_ITS_KEYS = {"torn-generation", "corrupt-block"}
+WAYS = {"short": {}, "long": {"TE": "trailers"}}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("code", DAMAGES)
 def test_a_damaged_store_is_a_problem_to_retry_that_shows_no_insides(
-    store: Store, service_url: str, raw: "redis.Redis", code: str
+    store: Store, service_url: str, raw: "redis.Redis", code: str, way: str
 ) -> None:
-    DAMAGES[code](raw, publish(store, code, 1, {"a": 0.5}))
-    answers = [
-        httpx.get(f"{service_url}/v1/scores/{code}/a"),
-        httpx.post(f"{service_url}/v1/scores/{code}", content=b'{"keys": ["a"]}', headers=JSON),
-    ]
+    head = publish(store, code, 1, SCORES)
+    httpx.get(f"{service_url}/v1/scores/{code}/a")  # so that the short way knows it
+    DAMAGES[code](raw, head)
+    hit, sound = (next(key for key in SCORES if (bucket_of(head, key) == 0) is damaged) for damaged in (True, False))
+    single = httpx.get(f"{service_url}/v1/scores/{code}/{hit}", headers=WAYS[way])
+    batch = httpx.post(f"{service_url}/v1/scores/{code}", json={"keys": [sound, hit]}, headers=WAYS[way])
     raw.delete(head_key(code))
-    for answer in answers:
+    if code in OF_ITS_KEYS:
+        assert batch.status_code == 200
+        whole, missing = batch.json()["answers"]
+        assert (whole["key"], whole["score"]) == (sound, SCORES[sound])
+        assert (missing["key"], missing["problem"]["type"]) == (hit, f"urn:scoreline:problem:{code}")
+        assert missing["problem"]["status"] == 503
+        assert not INSIDES.search(batch.text)
+    for answer in [single] if batch.status_code == 200 else [single, batch]:
         told = (answer.status_code, answer.json()["type"], answer.headers["Retry-After"])
         assert told == (503, f"urn:scoreline:problem:{code}", "1")
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert not INSIDES.search(answer.text)
+
+
+def test_keys_that_cannot_be_read_are_counted_as_such_by_both_ways(
+    store: Store, service_url: str, raw: "redis.Redis"
+) -> None:
+    raw.delete(block(publish(store, "counted", 1, {"a": 0.5})))
+    counted = 'scoreline_lookups_total{pipeline="counted",source="fault"}'
+    for headers in WAYS.values():
+        httpx.get(f"{service_url}/v1/scores/counted/a", headers=headers)
+        httpx.post(f"{service_url}/v1/scores/counted", json={"keys": ["a", "b"]}, headers=headers)
+    assert f"{counted} 6" in httpx.get(f"{service_url}/metrics").text
 
 
 def test_a_fault_of_our_own_shows_no_insides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +131,33 @@ def test_a_fault_of_our_own_shows_no_insides(monkeypatch: pytest.MonkeyPatch) ->
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:scoreline:problem:internal")
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert not INSIDES.search(answer.text)
+
+
+@pytest.mark.parametrize("place", [(Question, "begin"), (Question, "read"), (Template, "told")], ids=str)
+def test_a_fault_that_nobody_foresaw_is_answered_at_once(
+    redis_url: str, store: Store, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str]
+) -> None:
+    publish(store, "unforeseen", 1, SCORES)
+    sound = getattr(*place)
+
+    def broken(*given: Any) -> object:
+        if "k" in (given[1] if place[0] is Template else given[0].keys):
+            raise RuntimeError("secret of serving/reader.py at 127.0.0.1")
+        return sound(*given)
+
+    def work(url: str) -> None:
+        target = f"{url}/v1/scores/unforeseen"
+        assert httpx.get(f"{target}/a").status_code == 200
+        answers = [httpx.get(f"{target}/k"), httpx.post(target, json={"keys": ["a", "k"]})]
+        if place[0] is not Template:  # which is the short way's
+            answers.append(httpx.get(f"{target}/k", headers=WAYS["long"]))
+        for answer in answers:
+            assert (answer.status_code, answer.json()["type"]) == (500, "urn:scoreline:problem:internal")
+            assert not INSIDES.search(answer.text)
+        assert httpx.get(f"{target}/a").status_code == 200
+
+    monkeypatch.setattr(*place, broken)
+    served(redis_url, work)
 
 
 @pytest.mark.parametrize("keys", [b"1," * 1_000_000 + b"1", b'"a",' * 400_000 + b'"a"'], ids=["numbers", "keys"])

@@ -1,13 +1,15 @@
 """The overlay against a plain dict: the newest as_of of a key wins, in any order and however often it is written."""
 
+import struct
 from dataclasses import replace
 from itertools import count
+from math import inf, nan
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.errors import BlockCorrupt
+from serving.errors import BlockCorrupt, LayoutError
 from serving.head import Head, Overlay
 from serving.keys import overlay_key
 from serving.layout import Layout
@@ -30,7 +32,9 @@ ENTRIES = st.lists(
         Fresh,
         KEYS,
         st.integers(-(2**53) + 1, 2**53 - 1),
-        st.tuples(st.floats(width=32, allow_nan=False), st.integers(-(2**31), 2**31 - 1), st.booleans()),
+        st.tuples(
+            st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(-(2**31), 2**31 - 1), st.booleans()
+        ),
     )
 )
 
@@ -96,6 +100,20 @@ def test_many_entries_need_several_round_trips(store: Store) -> None:
 def test_a_generation_without_overlay_takes_no_entries(store: Store) -> None:
     with pytest.raises(ValueError, match="published without an overlay"):
         OverlayStore(store).write(replace(head(), overlay=None), [])
+
+
+SOUND = EntryCodec(LAYOUT).pack(Fresh("k", 2**53 - 1, (0.5, 1, True)))
+BEYOND = [(2**53, 0.5), (-(2**53), 0.5), (1_780_000_000 * 10**9, 0.5), (1, nan), (1, inf), (1, -inf)]
+
+
+@pytest.mark.parametrize(("as_of", "score"), BEYOND)
+def test_what_no_answer_can_tell_is_neither_written_nor_read(as_of: int, score: float) -> None:
+    """An as_of in nanoseconds is no date, and JSON has neither NaN nor infinity."""
+    with pytest.raises(LayoutError, match=r"an overlay entry as of .* microseconds.*finite"):
+        EntryCodec(LAYOUT).pack(Fresh("k", as_of, (score, 1, True)))
+    written = SOUND[:2] + struct.pack("<qf", as_of, score) + SOUND[14:]
+    with pytest.raises(BlockCorrupt, match=r"an overlay entry as of .* microseconds.*finite"):
+        EntryCodec(LAYOUT).unpack(written)
 
 
 @pytest.mark.parametrize("entry", [b"", b"\x02" + bytes(18), bytes(3)])

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
@@ -10,8 +11,17 @@ from typing import TypeVar
 import pytest
 import redis
 
-from serving.errors import KeyRefused, StoreUnavailable, TooManyKeys, TornGeneration, UnknownPipeline
-from serving.keys import block_key
+from serving.errors import (
+    BlockCorrupt,
+    KeyRefused,
+    StoreRefused,
+    StoreUnavailable,
+    TooManyKeys,
+    TornGeneration,
+    UnknownPipeline,
+)
+from serving.head import Overlay
+from serving.keys import block_key, overlay_key
 from serving.link import ServerLink
 from serving.question import Found
 from serving.reader import Reader
@@ -20,7 +30,7 @@ from serving.store import Store
 from serving.target import target_of
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
-from tests.serving.publishing import publish
+from tests.serving.publishing import head_for, publish, write
 
 T = TypeVar("T")
 
@@ -79,8 +89,37 @@ def test_a_missing_block_is_torn_once_the_head_says_so_again(store: Store, redis
     publish(store, "torn", 1, {"a": 0.5})
     with redis.Redis.from_url(redis_url) as raw:
         raw.delete(block_key("torn", 1, 0))
-    with pytest.raises(TornGeneration, match="torn: generation 1 lacks bucket 0"):
-        read(redis_url, lambda reader: reader.lookup("torn", ["a"]))
+    _, (fault,) = read(redis_url, lambda reader: reader.lookup("torn", ["a"]))
+    assert isinstance(fault, TornGeneration)
+    assert str(fault) == "torn: generation 1 lacks bucket 0: publish it again"
+
+
+def test_a_fault_is_told_of_the_keys_that_it_is_about(any_store: Store) -> None:
+    """Each stands in place of what is known of its key, whatever server of a cluster it comes from."""
+    head = replace(head_for("faults", 1, dict.fromkeys(KEYS, 0.5)), overlay=Overlay(20))
+    assert head.overlay
+    write(any_store, head, dict.fromkeys(KEYS, 0.5))
+    assert any_store.replace(None, head) == "live"
+    buckets = {key: head.layout.bucket_of(head.layout.hash_of(key)) for key in KEYS}
+    spread = {key: head.overlay.spread.bucket_of(head.overlay.spread.hash_of(key)) for key in KEYS}
+    torn, corrupt, fresher, typed = "k0", "k1", "k2", "k3"
+    any_store.unlink([block_key("faults", 1, buckets[torn])])
+    any_store.write_blocks("faults", 1, [(buckets[corrupt], b"junk")])
+    any_store.ask("HSET", overlay_key("faults", 1, spread[fresher]), fresher, b"junk")
+    any_store.ask("SET", overlay_key("faults", 1, spread[typed]), b"no hash")
+    _, found = read(any_store.url, lambda reader: reader.lookup("faults", KEYS))
+    expected = {
+        key: StoreRefused
+        if spread[key] == spread[typed]
+        else TornGeneration
+        if buckets[key] == buckets[torn]
+        else BlockCorrupt
+        if buckets[key] == buckets[corrupt] or key == fresher
+        else tuple
+        for key in KEYS
+    }
+    assert set(expected.values()) == {StoreRefused, TornGeneration, BlockCorrupt, tuple}
+    assert {key: type(known) for key, known in zip(KEYS, found, strict=True)} == expected
 
 
 class Overtaken(ServerLink):
@@ -100,8 +139,8 @@ class Overtaken(ServerLink):
         return await super().ask(commands)
 
 
-def look_up(link: Overtaken, pipeline: str) -> tuple[int, list[Found | KeyRefused]]:
-    async def session() -> tuple[int, list[Found | KeyRefused]]:
+def look_up(link: Overtaken, pipeline: str) -> tuple[int, list[Found]]:
+    async def session() -> tuple[int, list[Found]]:
         reader = Reader(link, link.url)
         try:
             head, rows = await reader.lookup(pipeline, ["a"])
@@ -120,6 +159,55 @@ def test_a_generation_that_goes_in_between_is_answered_from_the_next(store: Stor
         store.remove_generation("overtaken", 1, range(first.layout.buckets))
 
     assert look_up(Overtaken(redis_url, publish_next), "overtaken") == (2, [(0.75,)])
+
+
+class Late(ServerLink):
+    """The first replies that hold a head stay on their way until they are let go, as behind a cluster's slow server."""
+
+    def __init__(self, redis_url: str) -> None:
+        super().__init__(*target_of(redis_url).places)
+        self.held, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def ask(self, commands: Sequence[Command]) -> list[Reply]:
+        replies = await super().ask(commands)
+        if len(commands) > 1 and not self.held.is_set():
+            self.held.set()
+            await self.go_on.wait()
+        return replies
+
+
+async def asked_by_lookup(reader: Reader, pipeline: str) -> list[int]:
+    head, rows = await reader.lookup(pipeline, ["a"])
+    assert rows == [(head.token / 4,)]
+    return [head.token]
+
+
+async def asked_by_scrape(reader: Reader, pipeline: str) -> list[int]:
+    return [head.token for head in (await reader.live()).heads if head.pipeline == pipeline]
+
+
+@pytest.mark.parametrize("ask", [asked_by_lookup, asked_by_scrape])
+def test_a_head_that_was_read_earlier_and_comes_later_is_no_head_brought_back(
+    store: Store, redis_url: str, ask: Callable[[Reader, str], Awaitable[list[int]]]
+) -> None:
+    pipeline = ask.__name__
+    publish(store, pipeline, 1, {"a": 0.25})
+
+    async def session() -> None:
+        link = Late(redis_url)
+        reader = Reader(link, redis_url)
+        slow = asyncio.ensure_future(ask(reader, pipeline))
+        await link.held.wait()
+        await asyncio.to_thread(publish, store, pipeline, 2, {"a": 0.5})
+        assert await asked_by_lookup(reader, pipeline) == [2]
+        link.go_on.set()
+        assert await slow == [1], "it was live when the blocks were read"
+        assert reader.heads.regressions == 0
+        assert reader.heads.plans[pipeline].head.token == 2
+        assert await asked_by_lookup(reader, pipeline) == [2]
+        await reader.close()
+
+    asyncio.run(session())
 
 
 def test_a_generation_that_is_there_still_is_not_answered_from_once_another_is_live(
@@ -150,8 +238,8 @@ def test_a_generation_that_stays_torn_is_read_twice_and_no_more(store: Store, re
     with redis.Redis.from_url(redis_url) as raw:
         raw.delete(block_key("gone", 1, 0))
     link = Overtaken(redis_url, lambda: None)
-    with pytest.raises(TornGeneration):
-        look_up(link, "gone")
+    _, (fault,) = look_up(link, "gone")
+    assert isinstance(fault, TornGeneration)
     assert link.asked == [block_key("gone", 1, 0)] * 2
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 import pytest
+from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, ClusterDownError, MovedError, TryAgainError
 from redis.exceptions import ConnectionError as NotConnected
 
 from serving.cluster import REDIRECTIONS
-from serving.route import Answer, Command, Course
+from serving.route import Answer, Command, Course, Reply
 from serving.target import Place, target_of
 from serving.topology import route_of
 
@@ -17,11 +18,19 @@ A, B, C = NODES.places
 MASTER: Answer = [[b"master"], b"value"]
 GET: Command = ("GET", "scoreline:x")
 HALF = 8192
+HIGH = "scoreline:z"  # its slot is above HALF, that of "scoreline:x" below
 
 
 def asked(course: Course, answers: Mapping[Place, Answer] | None = None) -> set[str]:
     """Give a course what servers answered, and return whom it asks next."""
     return set(map(str, next(course) if answers is None else course.send(answers)))
+
+
+def ended(course: Course, answers: Mapping[Place, Answer]) -> list[Reply]:
+    """Give a course the last answers, and return what it makes of them all."""
+    with pytest.raises(StopIteration) as end:
+        course.send(answers)
+    return list(end.value.value)
 
 
 def shares(*masters: tuple[str, int]) -> Answer:
@@ -77,12 +86,40 @@ def test_keys_that_never_arrive_are_given_up() -> None:
     for _ in range(REDIRECTIONS - 1):
         assert asked(course, {A: [MovedError("1 a:1")]}) == {"a:1", "b:2", "c:3"}
         assert asked(course, views) == {"a:1"}
-    with pytest.raises(TryAgainError, match="still move"):
-        course.send({A: [MovedError("1 a:1")]})
+    (fault,) = ended(course, {A: [MovedError("1 a:1")]})
+    assert isinstance(fault, TryAgainError)
+    assert "still moves" in str(fault)
 
 
-def test_a_slot_without_a_master_is_told() -> None:
-    course = route_of(NODES).to_keys([("GET", "scoreline:x"), ("GET", "scoreline:y"), ("GET", "scoreline:z")])
+def test_a_slot_without_a_master_is_told_of_its_keys_and_asked_for_again() -> None:
+    route = route_of(NODES)
+    for _ in range(2):
+        course = route.to_keys([("GET", HIGH), ("MGET", "scoreline:x", HIGH), GET])
+        assert asked(course) == {"a:1", "b:2", "c:3"}
+        assert asked(course, dict.fromkeys((A, B, C), shares(("a", 1)))) == {"a:1"}
+        fault, (value, missing), other = ended(course, {A: [b"v1", b"v2"]})
+        assert (value, other) == (b"v1", b"v2")
+        assert isinstance(fault, ClusterDownError)
+        assert str(fault) == str(missing) == f"no master of the cluster has slot {key_slot(HIGH.encode())}"
+
+
+def test_a_fault_of_a_server_is_that_of_its_keys() -> None:
+    route = route_of(NODES)
+    course = route.to_keys([GET, ("GET", HIGH)])
     next(course)
-    with pytest.raises(ClusterDownError, match="no master of the cluster has slot"):
-        course.send(dict.fromkeys((A, B, C), shares(("a", 1))))
+    views = dict.fromkeys((A, B, C), shares(("a", 1), ("b", 2)))
+    assert asked(course, views) == {"a:1", "b:2"}
+    assert asked(course, {A: NotConnected("refused"), B: [b"value"]}) == {"b:2", "c:3"}
+    fault, value = ended(course, {B: views[B], C: views[C]})
+    assert isinstance(fault, NotConnected)
+    assert value == b"value"
+
+
+def test_a_command_without_a_key_is_for_any_server_that_answers() -> None:
+    course = route_of(NODES).to_keys([("PING",)])
+    next(course)
+    views = dict.fromkeys((A, B, C), shares(("a", 1), ("b", 2)))
+    assert asked(course, views) == {"a:1"}
+    assert asked(course, {A: NotConnected("refused")}) == {"b:2", "c:3"}
+    assert asked(course, {B: views[B], C: views[C]}) == {"b:2"}
+    assert ended(course, {B: [b"PONG"]}) == [b"PONG"]

@@ -4,9 +4,10 @@ import asyncio
 import re
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -30,6 +31,7 @@ GUARD = "the/sentinels:own@"
 SERVICE = "scores"
 MASTERS = 3
 SLOTS = 16384
+NUMBER = count()
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,13 @@ class Site:
 
     def start(self, *options: str) -> Server:
         """Start a server."""
-        (self.folder / "users.acl").write_text(acl_file(PASSWORDS))
-        users = ("--aclfile", str(self.folder / "users.acl"), "--masteruser", "replica", "--masterauth")
+        own = f"server-{next(NUMBER)}"
+        # A file of its own: a server reads it only after its port is open, when the next one may be on its way.
+        file = self.folder / f"{own}.acl"
+        file.write_text(acl_file(PASSWORDS))
+        users = ("--aclfile", str(file), "--masteruser", "replica", "--masterauth")
         return self._run(
-            *("--dbfilename", f"{free_port()}.rdb", "--save", "", "--maxmemory-policy", "noeviction"),
+            *("--dbfilename", f"{own}.rdb", "--save", "", "--maxmemory-policy", "noeviction"),
             *("--repl-diskless-sync-delay", "0", *users, PASSWORDS["replica"], *options),
             login={"username": "admin", "password": PASSWORDS["admin"]},
         )
@@ -82,9 +87,9 @@ class Site:
             await_true(lambda: found.items() <= sentinel.raw.sentinel_master(SERVICE).items())  # noqa: B023  reason: awaited at once
         return started
 
-    def cluster(self, replicas: int = 0) -> list[Server]:
+    def cluster(self, replicas: int = 0, options: Sequence[str] = ()) -> list[Server]:
         """Start a cluster of three masters, and replicas of the first of them; return its nodes when they all agree."""
-        nodes = [self._node() for _ in range(MASTERS + replicas)]
+        nodes = [self._node(*options) for _ in range(MASTERS + replicas)]
         for number, node in enumerate(nodes):
             node.raw.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if number > 0:
@@ -109,10 +114,10 @@ class Site:
         place = f"{user}:{quote(PASSWORDS[user], safe='')}@{hosts}{f'/{SERVICE}/0' if kind == '+sentinel' else ''}"
         return f"redis{'s' if self.certificates else ''}{kind}://{place}?{urlencode(options)}".removesuffix("?")
 
-    def _node(self) -> Server:
+    def _node(self, *options: str) -> Server:
         bus = free_port()
         names = ("--cluster-port", str(bus), "--cluster-config-file", f"{bus}.conf")
-        return self.start("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *names)
+        return self.start("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *names, *options)
 
     def _sentinel(self, master: Server) -> Server:
         file = self.folder / f"sentinel-{free_port()}.conf"  # which sentinel itself goes on writing
