@@ -13,7 +13,7 @@ import h11
 from starlette.types import ASGIApp, Message, Scope
 
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES, barred, presented_id
-from serving.journal import NO_ROUTE, known
+from serving.journal import NO_ROUTE, Ended, known
 from serving.problems import OUR_FAULT, plain_problem, rendered
 from serving.service import Service
 from serving.sparing import SparingLog
@@ -88,7 +88,8 @@ class Exchange:
         request_id = presented_id(headers) or self._journal.request_id()
         method = known(self._request.method.decode() if self._request else "")
         self._peer.write(_refusal(status, detail, request_id))
-        self._journal.note((time(), request_id, method, NO_ROUTE, status, perf_counter() - self._started, 0))
+        seconds = perf_counter() - self._started
+        self._journal.note(Ended(time(), method, NO_ROUTE, status, 0, [request_id], [seconds]))
         self._peer.done(None)
 
     def _read(self) -> None:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from serving.exchange import Exchange
 from serving.intake import ANSWER_SECONDS
-from serving.quick import UNUSUAL, Quick
+from serving.quick import UNUSUAL, Quick, Same
 
 IDLE_SECONDS = 75.0
 REQUEST_SECONDS = 10.0  # from a request's first byte to its last
@@ -33,6 +33,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, host: Host) -> None:
         self._host, self._loop = host, asyncio.get_running_loop()
         self._take = host.quick.take
+        self.same: Same | None = None
         # The start of a request, or requests behind the one that is being answered.
         self._held: bytes | bytearray = b""
         self._needed = 1  # bytes, before what is held is looked at again

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.apikeys import ANYONE, Caller, KeyRing
 from serving.errors import CallerUnknown, KeyRefused
-from serving.journal import NO_ROUTE, Journal, known
+from serving.journal import NO_ROUTE, Ended, Journal, known
 from serving.problems import plain_problem, problem_of, rendered
 from serving.sparing import SparingLog
 
@@ -95,9 +95,8 @@ class Noted:
         finally:
             route = getattr(scope.get("route"), "path_format", NO_ROUTE)
             seconds = perf_counter() - started
-            self.journal.note(
-                (time(), request_id, known(scope["method"]), route, status, seconds, state.get("keys", 0))
-            )
+            method, keys = known(scope["method"]), state.get("keys", 0)
+            self.journal.note(Ended(time(), method, route, status, keys, [request_id], [seconds]))
 
 
 def barred(scope: Scope, keyring: KeyRing) -> bool:

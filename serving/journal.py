@@ -3,22 +3,30 @@
 import secrets
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import count
+from typing import NamedTuple
 
 from serving.logs import BulkWriter
 
 METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 NO_ROUTE = "none"
-# The fastest way that Python has.
-LINE = '{"time":"%s.%03dZ","request_id":"%s","method":"%s","route":"%s","status":%d,"ms":%.3f,"keys":%d}\n'
 AT_ONCE = 256  # requests noted together: about a millisecond's work
 
-# When it ended (seconds since 1970 UTC), id, method, route, status, seconds that it took, keys that it asked for;
-# nothing that a caller made up, but for an id of letters that need no escaping.
-Entry = tuple[float, str, str, str, int, float, int]
+
+class Ended(NamedTuple):
+    """Requests that have got their answers together; of what callers made up, only ids of letters without escapes."""
+
+    when: float  # seconds since 1970 UTC
+    method: str
+    route: str
+    status: int
+    keys: int  # that each asked for
+    ids: Sequence[str]
+    seconds: Sequence[float]  # that each took
 
 
 def known(method: str) -> str:
@@ -51,7 +59,8 @@ class Journal:
         self.requests: Counter[tuple[str, str, int]] = Counter()  # by method, route and status
         self.timings: defaultdict[str, Timings] = defaultdict(Timings)
         self.lookups: dict[tuple[str, str], LookedUp] = {}  # by pipeline and source
-        self._entries: list[Entry] = []
+        self._ended: list[Ended] = []
+        self._waiting = 0
         self._lines: list[str] = []
         self._prefix = secrets.token_hex(6)
         self._numbers = count(1)
@@ -60,10 +69,11 @@ class Journal:
         """Return an id that no other request of any process has."""
         return f"{self._prefix}-{next(self._numbers):x}"
 
-    def note(self, entry: Entry) -> None:
-        """Note a request that has its answer."""
-        self._entries.append(entry)
-        if len(self._entries) >= AT_ONCE:
+    def note(self, ended: Ended) -> None:
+        """Note requests that have their answers."""
+        self._ended.append(ended)
+        self._waiting += len(ended.ids)
+        if self._waiting >= AT_ONCE:
             self.fold()
 
     def looked_up(self, pipeline: str, source: str) -> "LookedUp":
@@ -72,15 +82,15 @@ class Journal:
 
     def fold(self) -> None:
         """Count what was noted, and write it down for `flush`."""
-        entries, self._entries = self._entries, []
-        if not entries:
-            return
-        self.requests.update([entry[2:5] for entry in entries])
-        for _, _, _, route, _, seconds, _ in entries:
-            timings = self.timings[route]
-            timings.counts[bisect_left(SECONDS, seconds)] += 1
-            timings.total += seconds
-        self._lines.append("".join(map(_line, entries)))
+        ended, self._ended, self._waiting = self._ended, [], 0
+        for one in ended:
+            self.requests[one[1:4]] += len(one.ids)
+            timings = self.timings[one.route]
+            timings.total += sum(one.seconds)
+            counts = timings.counts
+            for seconds in one.seconds:
+                counts[bisect_left(SECONDS, seconds)] += 1
+            self._lines += _lines(one)
 
     def flush(self) -> None:
         """Log what was noted; a few times a second, since the loop has to wait for the writer's thread each time."""
@@ -95,9 +105,13 @@ class Journal:
         self.writer.close()
 
 
-def _line(entry: Entry) -> str:
-    when, request_id, method, route, status, seconds, keys = entry
-    return LINE % (_second(int(when)), when * 1000 % 1000, request_id, method, route, status, seconds * 1000, keys)
+def _lines(ended: Ended) -> list[str]:
+    """Return the lines of the log; what they have in common is written once."""
+    when, method, route, status, keys, ids, seconds = ended
+    before = f'{{"time":"{_second(int(when))}.{int(when * 1000) % 1000:03d}Z","request_id":"'
+    middle, after = f'","method":"{method}","route":"{route}","status":{status},"ms":', f',"keys":{keys}}}\n'
+    pairs = zip(ids, seconds, strict=True)
+    return [f"{before}{request_id}{middle}{1000 * taken:.3f}{after}" for request_id, taken in pairs]
 
 
 @lru_cache(maxsize=4)

@@ -5,21 +5,23 @@ What is unusual in any way is left to the application, which answers the same: t
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter, time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import format_date_time
 
+from serving.apikeys import Caller
 from serving.errors import ServingError
 from serving.head import Limits
 from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
+from serving.journal import Ended
 from serving.problems import problem_of, rendered
 from serving.question import Found, Plan, Question
 from serving.service import Service
-from serving.template import Template
+from serving.template import Template, Told
 from serving.traits import Traits, TraitsCache
 
 GET, POST = b"GET /v1/scores/", b"POST /v1/scores/"
@@ -43,6 +45,19 @@ class Front(Protocol):
         """Whether the connection is closed after this answer."""
         ...
 
+    same: "Same | None"  # of its last lookup, and likely of the next one
+
+
+class Same(NamedTuple):
+    """What plain lookups of one client have in common: all but the key."""
+
+    before: bytes  # the bytes of the request up to the key
+    after: bytes  # and from its end
+    past: int  # where the key begins
+    end: int  # and where it ends, from the end of the request
+    plan: Plan
+    callers: Mapping[bytes, Caller]
+
 
 Route = tuple[str, str]  # method and route
 Asker = tuple[Front, str | None, float]  # its connection, the id that it gave, and when it asked
@@ -54,6 +69,7 @@ class Quick:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._plans = service.reader.heads.plans
+        self._keyring, self._journal = service.keyring, service.journal
         self._templates: dict[str, Template] = {}
         self._crowds: dict[str, Crowd] = {}
         self._traits = TraitsCache(service.keyring)
@@ -64,17 +80,36 @@ class Quick:
         `UNUSUAL` is no such request. What is below zero might become one: `INCOMPLETE` with any more bytes, another
         number with so many in all.
         """
+        if front.same is not None and self._again(front, front.same, data):
+            return len(data)
         if data.startswith(GET):
             return self._one(front, data)
         if data.startswith(POST):
             return self._many(front, data)
         return UNUSUAL
 
+    def _again(self, front: Front, same: Same, data: bytes) -> bool:
+        """Take a request that differs from an earlier one of its connection in the key alone, if it does.
+
+        No key has what ends a target, a line or a request: so it is one request, whole, and with the same head.
+        """
+        before, after, past, end, plan, callers = same
+        quoted = data[past:end]
+        if not (data.startswith(before) and data.endswith(after) and UNQUOTED.fullmatch(quoted)):
+            return False
+        head = plan.head
+        if self._plans.get(head.pipeline) is not plan or self._keyring.callers is not callers:
+            return False
+        if len(quoted) > head.limits.key_bytes:
+            return False
+        self._crowd(plan).add(quoted.decode("ascii"), (front, None, perf_counter()))
+        return True
+
     def template(self, plan: Plan) -> Template:
         """Return what writes the answers of a plan."""
         template = self._templates.get(plan.head.pipeline)
         if template is None or template.plan is not plan:
-            template = self._templates[plan.head.pipeline] = Template(plan, self.service.journal)
+            template = self._templates[plan.head.pipeline] = Template(plan, self._journal)
         return template
 
     def _one(self, front: Front, data: bytes) -> int:
@@ -89,8 +124,14 @@ class Quick:
         key = _key(quoted, plan.head.limits)
         if key is None:
             return UNUSUAL
+        if traits.request_id is None:
+            past = len(GET) + len(pipeline) + 1
+            front.same = self._same(data[:past], data[past + len(quoted) : end + 4], plan)
         self._crowd(plan).add(key, (front, traits.request_id, perf_counter()))
         return end + 4
+
+    def _same(self, before: bytes, after: bytes, plan: Plan) -> Same:
+        return Same(before, after, len(before), -len(after), plan, self._keyring.callers)
 
     def _many(self, front: Front, data: bytes) -> int:
         end = data.find(b"\r\n\r\n", 0, MOST_HEAD_BYTES)
@@ -130,30 +171,40 @@ class Quick:
     def _plan(self, pipeline: bytes, traits: Traits | None) -> Plan | None:
         """Return the kept plan of a pipeline, unless this caller may not read it."""
         plan = self._plans.get(pipeline.decode("latin-1"))
-        keyring = self.service.keyring
-        if plan is None or traits is None or keyring.path is None:
+        if plan is None or traits is None or self._keyring.path is None:
             return plan
-        caller = keyring.callers.get(traits.digest) if traits.digest else None
+        caller = self._keyring.callers.get(traits.digest) if traits.digest else None
         return plan if caller is not None and caller.may_read(plan.head.pipeline) else None
 
-    def send(self, asker: Asker, route: Route, body: str, keys: int) -> None:
-        """Send an answer whose text is ASCII."""
-        front, request_id, started = asker
-        now, request_id = time(), request_id or self.service.journal.request_id()
-        start = _start_of_last(int(now)) if front.last else _start(int(now))
-        front.reply(f"{start}x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode("ascii"))
-        self.service.journal.note((now, request_id, *route, 200, perf_counter() - started, keys))
+    def send(self, askers: Iterable[Asker], route: Route, told: Iterable[Told], keys: int) -> None:
+        """Send each asker, who asked for so many keys, what is told: a text, which is ASCII, or a problem."""
+        now, ended, ids, seconds = time(), perf_counter(), list[str](), list[float]()
+        start, new_id = _start(int(now)), self._journal.request_id
+        try:
+            for asker, body in zip(askers, told, strict=True):
+                if not isinstance(body, str):
+                    self.refuse(asker, route, body, keys)
+                    continue
+                front, request_id, started = asker
+                ids.append(request_id := request_id or new_id())
+                seconds.append(ended - started)
+                first = _start_of_last(int(now)) if front.last else start
+                rest = f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+                front.reply(f"{first}{rest}".encode("ascii"))
+        finally:
+            if ids:
+                self._journal.note(Ended(now, *route, 200, keys, ids, seconds))
 
     def refuse(self, asker: Asker, route: Route, fault: ServingError, keys: int) -> None:
         """Send the problem document that the application would send."""
         front, request_id, started = asker
-        now, request_id = time(), request_id or self.service.journal.request_id()
+        now, request_id = time(), request_id or self._journal.request_id()
         status, headers, body = rendered(problem_of(fault, request_id))
         told = {"Date": format_date_time(now), "X-Request-ID": request_id, "Content-Length": str(len(body)), **headers}
         told |= {"Connection": "close"} if front.last else {}
         lines = "".join(f"{name.lower()}: {value}\r\n" for name, value in told.items())
         front.reply(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode("ascii") + body)
-        self.service.journal.note((now, request_id, *route, status, perf_counter() - started, keys))
+        self._journal.note(Ended(now, *route, status, keys, [request_id], [perf_counter() - started]))
 
 
 class Crowd:
@@ -177,11 +228,7 @@ class Crowd:
             return
         template = self._quick.template(plan)
         told = template.told(self._keys, found, self._quick.service.clock.microseconds())
-        for asker, one in zip(self._left, told, strict=True):
-            if isinstance(one, str):
-                self._quick.send(asker, ONE, one, 1)
-            else:
-                self._quick.refuse(asker, ONE, one, 1)
+        self._quick.send(self._left, ONE, told, 1)
 
 
 class Many:
@@ -197,7 +244,7 @@ class Many:
             return
         template = self._quick.template(plan)
         told = template.told(self._keys, found, self._quick.service.clock.microseconds())
-        self._quick.send(self._asker, MANY, template.body(self._keys, told), len(self._keys))
+        self._quick.send([self._asker], MANY, [template.body(self._keys, told)], len(self._keys))
 
 
 def _key(quoted: bytes, limits: Limits) -> str | None:

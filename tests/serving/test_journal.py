@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from serving import logs
 from serving.intake import REQUEST_ID
-from serving.journal import Journal
+from serving.journal import Ended, Journal
 from serving.logs import BulkWriter
 from serving.store import Store
 from tests.conftest import free_port
@@ -143,31 +143,30 @@ def test_faults_of_redis_are_counted(servers: ExitStack) -> None:
     assert metric(url, "scoreline_store_faults_total") >= before + 2  # the lookup's, and the scrape's
 
 
-ENTRIES = st.tuples(
+PAIRS = st.tuples(st.from_regex(REQUEST_ID, fullmatch=True).map(lambda raw: raw.decode()), st.floats(0, 1e6))
+ENDED = st.builds(
+    lambda when, route, status, keys, pairs: Ended(when, "GET", route, status, keys, *zip(*pairs, strict=True)),
     st.floats(0, 4e9),
-    st.from_regex(REQUEST_ID, fullmatch=True).map(lambda raw: raw.decode()),
-    st.just("GET"),
     st.sampled_from(["/v1/scores/{pipeline}", "none"]),
     st.integers(100, 599),
-    st.floats(0, 1e6),
     st.integers(0, 10_000),
+    st.lists(PAIRS, min_size=1, max_size=5),
 )
 
 
-@given(st.lists(ENTRIES, max_size=20))
-def test_any_entry_is_a_line_of_json(entries: list[Any]) -> None:
+@given(st.lists(ENDED, max_size=20))
+def test_any_request_is_a_line_of_json(ended: list[Ended]) -> None:
     with TemporaryFile() as log:
         journal = Journal(BulkWriter(log.fileno()))
-        for entry in entries:
-            journal.note(entry)
+        for one in ended:
+            journal.note(one)
         journal.close()
         log.seek(0)
         lines = [json.loads(line) for line in log]
-    assert [(line["request_id"], line["status"], line["keys"]) for line in lines] == [
-        (entry[1], entry[4], entry[6]) for entry in entries
-    ]
-    assert sum(journal.requests.values()) == len(entries)
-    assert sum(sum(timings.counts) for timings in journal.timings.values()) == len(entries)
+    wanted = [(one_id, one.status, one.keys) for one in ended for one_id in one.ids]
+    assert [(line["request_id"], line["status"], line["keys"]) for line in lines] == wanted
+    assert sum(journal.requests.values()) == len(wanted)
+    assert sum(sum(timings.counts) for timings in journal.timings.values()) == len(wanted)
 
 
 def test_a_log_that_nobody_reads_holds_nobody_up_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

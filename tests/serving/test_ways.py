@@ -15,12 +15,13 @@ import redis
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from serving.apikeys import new_key
 from serving.blocks import tally
 from serving.head import Fallback, Head, Limits, Overlay
 from serving.keys import block_key
 from serving.layout import Layout
 from serving.overlay import Fresh, OverlayStore
-from serving.quick import INCOMPLETE, UNUSUAL, Quick
+from serving.quick import INCOMPLETE, UNUSUAL, Quick, Same
 from serving.service import Service
 from serving.settings import Settings
 from serving.store import Store
@@ -132,6 +133,7 @@ class Nowhere:
     """A connection that leads nowhere, and keeps the answers."""
 
     last = False
+    same: Same | None = None
 
     def __init__(self) -> None:
         self.answers: list[bytes] = []
@@ -150,6 +152,7 @@ TAKEN = {
 }
 CHUNKS = b'10\r\n{"keys": ["k1"]}\r\n0\r\n\r\n'
 LENGTH = b"Content-Length: %d" % len(CHUNKS)
+PLAIN = get("/v1/scores/ways-plain/k2")
 UNTAKEN = {
     "a query": (get("/v1/scores/ways-plain/k1?max_age=3"), 404),
     "another path": (get("/v1/pipelines"), 200),
@@ -170,12 +173,19 @@ UNTAKEN = {
 }
 
 
-def taken(redis_url: str, data: bytes, keys: Path | None = None) -> int:
+def taken(redis_url: str, *requests: bytes, keys: Path | None = None, revoked: bool = False) -> int:
+    """Return what comes of the last of some requests on one connection, before which keys may be revoked."""
+
     async def take() -> int:
         service = Service.by(Settings(redis_url=redis_url, api_keys_file=keys))
+        quick, front = Quick(service), Nowhere()
         try:
             await service.reader.lookup("ways-plain", ["k1"])
-            return Quick(service).take(Nowhere(), data)
+            for before in requests[:-1]:
+                assert quick.take(front, before) == len(before)
+            if revoked:
+                service.keyring.callers = {}
+            return quick.take(front, requests[-1])
         finally:
             await service.close()
 
@@ -197,6 +207,27 @@ def test_a_plain_request_is_waited_for_until_it_is_whole(heads: list[Head], redi
 @pytest.mark.parametrize("case", UNTAKEN)
 def test_an_unusual_request_goes_the_long_way(heads: list[Head], redis_url: str, case: str) -> None:
     assert taken(redis_url, UNTAKEN[case][0]) == UNUSUAL
+
+
+@pytest.mark.parametrize("case", UNTAKEN)
+def test_it_does_so_after_a_plain_one_too(heads: list[Head], redis_url: str, case: str) -> None:
+    assert taken(redis_url, PLAIN, UNTAKEN[case][0]) == UNUSUAL
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_after_a_plain_request_each_other_is_taken_for_what_it_is(heads: list[Head], redis_url: str, case: str) -> None:
+    whole = len(TAKEN[case])
+    assert taken(redis_url, PLAIN, TAKEN[case]) == whole
+    assert taken(redis_url, PLAIN, TAKEN[case] + PLAIN) == whole
+    assert taken(redis_url, PLAIN, TAKEN[case][: whole - 1]) < 0
+
+
+def test_a_key_is_looked_at_again_in_each_request(heads: list[Head], redis_url: str, tmp_path: Path) -> None:
+    secret, line = new_key("caller", ["ways-plain"])
+    keys, request = tmp_path / "keys", get("/v1/scores/ways-plain/k1", f"X-API-Key: {secret}")
+    keys.write_text(line)
+    assert taken(redis_url, request, request, keys=keys) == len(request)
+    assert taken(redis_url, request, request, keys=keys, revoked=True) == UNUSUAL
 
 
 @pytest.mark.parametrize("case", UNTAKEN)
