@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak lint bench up down status clean lock
 TOOLS = . ./var/conf/toolchain.sh
+# In the order of the files: the days under the scheduler are few tests and long ones, and begin first.
+TESTS = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 help: ## list what there is
 	@echo "Scoreline: precomputed machine-learning scores, from table to key."
@@ -14,10 +16,10 @@ demo: setup ## 17 months of real purchases, from landing files to scores over HT
 	@var/venv/bin/python -m infra.embedded demo
 
 test: setup ## all tests but the large ones
-	@$(TOOLS) && python -m pytest -m "not soak" --numprocesses 2 --dist loadfile
+	@$(TOOLS) && $(TESTS) -m "not soak"
 
 soak: setup ## the large versions of the tests
-	@$(TOOLS) && python -m pytest -m soak --numprocesses 2 --dist loadfile
+	@$(TOOLS) && $(TESTS) -m soak
 
 lint: setup ## style, types, and the layers of the packages
 	@$(TOOLS) && ruff check . && ruff format --check . && mypy && lint-imports

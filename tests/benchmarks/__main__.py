@@ -28,6 +28,7 @@ BENCHMARKS: dict[tuple[str, ...], Callable[[Stage], Iterator[Result]]] = {
     ("rollback_visible_ms",): visibility.rollbacks,
     ("lookup_vs_webdis",): closed_loop.vs_webdis,
     ("lookup_vs_fastapi",): closed_loop.vs_fastapi,
+    ("lookup_vs_uvicorn",): closed_loop.vs_uvicorn,
     ("lookup_vs_feast",): feature_store.lookup,
     ("batch_lookup_keys_per_s",): closed_loop.batches,
     ("lookup_p99_ms_at_5000",): open_loop.at_5000,

@@ -59,6 +59,14 @@ def vs_fastapi(stage: Stage) -> Iterator[Result]:
     )
 
 
+def vs_uvicorn(stage: Stage) -> Iterator[Result]:
+    """Single keys, against the same application on uvicorn: what our own server is for."""
+    where = {"SCORELINE_REDIS_URL": redis_url(stage.live_redis), "SCORELINE_API_KEYS_FILE": str(stage.keys)}
+    url = asgi(stage, "application:application", "--factory", **where)
+    theirs = Target(url, f"/v1/scores/{PIPELINE}/", stage.population.rows, api_key=stage.api_key)
+    yield compared("lookup_vs_uvicorn", "lookups/s", *alternating(stage, single(stage), theirs, "our own, on uvicorn"))
+
+
 def batches(stage: Stage) -> Iterator[Result]:
     """Keys a second, a hundred in a request."""
     target = Target(stage.live, f"/v1/scores/{PIPELINE}", stage.population.rows, "batch", api_key=stage.api_key)
@@ -120,13 +128,16 @@ def webdis(stage: Stage) -> str:
 
 def plain_get(stage: Stage) -> str:
     """Start the plain FastAPI service, one worker."""
-    port, program = free_port(), "tests.benchmarks.peers.plain_get:app"
-    url, redis = f"http://127.0.0.1:{port}", strings_beside(stage)
-    # As FastAPI's users run it; without a line of log a request, which ours writes.
+    return asgi(stage, "plain_get:app", REDIS_URL=redis_url(strings_beside(stage)))
+
+
+def asgi(stage: Stage, program: str, *options: str, **variables: str) -> str:
+    """Start an application as its users do, one worker; but without the line of log a request that ours writes."""
+    port, name = free_port(), program.partition(":")[0]
     how = ("--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
-    command = [sys.executable, "-m", "uvicorn", *how, program]
-    stage.web("plain-get", command, f"{url}/scores/{key_of(0)}", REDIS_URL=redis_url(redis))
-    return url
+    command = [sys.executable, "-m", "uvicorn", *how, *options, f"tests.benchmarks.peers.{program}"]
+    stage.web(name, command, f"http://127.0.0.1:{port}/openapi.json", **variables)
+    return f"http://127.0.0.1:{port}"
 
 
 def strings_beside(stage: Stage) -> int:

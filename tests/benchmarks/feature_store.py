@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +14,11 @@ from pyarrow import parquet
 from redis import Redis
 
 from infra.bench import feast_environment
+from jobs.publish import publish as publish_run
 from tests.benchmarks.closed_loop import Target, alternating, single
-from tests.benchmarks.population import key_of, score_of
-from tests.benchmarks.publication import loaded, publication
+from tests.benchmarks.population import Population, key_of, score_of
 from tests.benchmarks.result import Result, compared
-from tests.benchmarks.stage import Failed, Stage
+from tests.benchmarks.stage import Failed, Stage, redis_url
 from tests.conftest import free_port
 
 DECLARED = Path(__file__).parent / "peers/feast"
@@ -25,20 +26,22 @@ WARMING_KEYS = 100
 
 
 def publish(stage: Stage) -> Iterator[Result]:
-    """Keys a second of warm publications, against Feast's materialization of fewer keys."""
-    rows, few = stage.population.rows, stage.scale.feast_rows
-    ours, theirs = stage.redis("redis-load"), stage.redis("redis-feast")
-    site, write = Site(stage, theirs), publication(stage, ours)
+    """Keys a second of warm publications from the table to the swap, against Feast's materialization of the same."""
+    rows = stage.scale.feast_rows
+    population = Population(stage.folder / f"population-{rows}", rows)
+    (run, _), ours, theirs = population.scores(stage.spark), stage.redis("redis-load"), stage.redis("redis-feast")
+    site = Site(stage, theirs)
     rates, others = [], []
-    with Redis(port=ours) as redis, Redis(port=theirs) as other:
-        loaded(redis, write)
-        for turn in range(stage.scale.rounds):
+    publish_run(run, redis_url(ours))
+    with Redis(port=theirs) as other:
+        for turn in range(stage.scale.cold):
             other.flushall()
-            others.append(few / site.materialize())
-            rates.append(rows / loaded(redis, write)[0])
+            others.append(rows / site.materialize())
+            start = time.monotonic()
+            publish_run(run, redis_url(ours))
+            rates.append(rows / (time.monotonic() - start))
             stage.say(f"round {turn + 1}: Feast {others[-1]:,.0f}, ours {rates[-1]:,.0f} keys/s")
-        redis.flushall()
-    yield compared("publish_vs_feast", "keys/s", rates, f"Feast's materialize, {few:,} keys", others)
+    yield compared("publish_vs_feast", "keys/s", rates, f"Feast's materialize, the same {rows:,} keys", others)
 
 
 def lookup(stage: Stage) -> Iterator[Result]:

@@ -36,7 +36,7 @@ class Scale:
     rounds: int = 5
     seconds: int = 8
     cold: int = 3
-    feast_rows: int = 200_000
+    feast_rows: int = 1_000_000
     swaps: int = 10
 
 
@@ -118,13 +118,19 @@ class Stage:
 
     def service(self, redis: int) -> str:
         """Start the lookup service, one worker, which asks for an API key, on a Redis; return its address."""
-        port, keys = free_port(), self.folder / "api-keys"
-        keys.write_text(self._key_line + "\n")
+        port = free_port()
         url = f"http://127.0.0.1:{port}"
         where = {"SCORELINE_REDIS_URL": redis_url(redis), "SCORELINE_PORT": str(port)}
-        where["SCORELINE_API_KEYS_FILE"] = str(keys)
+        where["SCORELINE_API_KEYS_FILE"] = str(self.keys)
         self.web("service", [sys.executable, "-m", "serving"], f"{url}/readyz", **where)
         return url
+
+    @cached_property
+    def keys(self) -> Path:
+        """The file of API keys, which has the stage's."""
+        path = self.folder / "api-keys"
+        path.write_text(self._key_line + "\n")
+        return path
 
     def scoreline(self, redis: int, population: Population, *command: str) -> subprocess.Popen[bytes]:
         """Start `scoreline` on a population and a Redis; its log is called as its command."""

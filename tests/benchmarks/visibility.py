@@ -1,12 +1,10 @@
-"""How soon callers see another generation: from the write of the head to the first answer from it."""
+"""How soon callers see another generation: a publication from its swap, a rollback from its command."""
 
 import http.client
 import json
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
@@ -18,56 +16,50 @@ from redis.exceptions import RedisError
 from jobs.publish import publish
 from serving.keys import head_key
 from tests.benchmarks.population import PIPELINE, Population, key_of, right
-from tests.benchmarks.result import Result, Skipped, alone
+from tests.benchmarks.result import Result, alone
 from tests.benchmarks.stage import Failed, Stage, redis_url
-from tests.conftest import ROOT
 
 ROWS = 50_000  # the head is one record, however many scores it names
 SETTLE_S = 0.5
-ROLLBACKS = 3  # each is a process of its own
+ROLLBACKS = 3  # each after a publication of the whole population
 
 
 def swaps(stage: Stage) -> Iterator[Result]:
     """Milliseconds from a publication's swap to the first answer of its generation."""
-    yield alone("swap_visible_ms", "ms", seen(stage, stage.scale.swaps, "publication"))
+    population = Population(stage.folder / f"population-{ROWS}", ROWS)
+    run, redis, values = population.run(stage.spark), stage.redis("redis-swap"), []
+    publish(run, redis_url(redis))
+    with Commits(redis) as commits, Answers(_page(stage.service(redis)), stage.api_key) as answers:
+        for turn in range(stage.scale.swaps):
+            before, _ = len(commits.seen), publish(run, redis_url(redis))
+            committed = _one(commits.seen[before:], "writes of the head")
+            values.append(1000 * (answers.change_after(committed) - committed))
+            stage.say(f"publication {turn + 1}: seen after {values[-1]:.2f} ms")
+    yield alone("swap_visible_ms", "ms", values)
 
 
 def rollbacks(stage: Stage) -> Iterator[Result]:
-    """Milliseconds from a rollback's write of the head to the first answer of the generation before."""
-    commands = subprocess.run([sys.executable, "-m", "jobs", "--help"], cwd=ROOT, capture_output=True, check=True)
-    if b"rollback" not in commands.stdout:
-        raise Skipped("this version has no `scoreline rollback`: measure it with one that has")
-    yield alone("rollback_visible_ms", "ms", seen(stage, min(ROLLBACKS, stage.scale.swaps), "rollback"))
+    """Milliseconds from the start of `scoreline rollback` to the first answer of the generation before."""
+    values, page = [], _page(stage.live)
+    for turn in range(min(ROLLBACKS, stage.scale.swaps)):
+        stage.finish("publish", stage.publishing(stage.live_redis))
+        with Answers(page, stage.api_key) as answers:
+            start = time.time()
+            stage.finish("rollback", stage.scoreline(stage.live_redis, stage.population, "rollback", PIPELINE))
+            values.append(1000 * (answers.change_after(start) - start))
+        stage.say(f"rollback {turn + 1}: seen after {values[-1]:.0f} ms")
+    yield alone("rollback_visible_ms", "ms", values)
 
 
-def seen(stage: Stage, times: int, what: str) -> list[float]:
-    """Publish and, if that is `what`, roll back, so many times; return the milliseconds until each was seen."""
-    population = Population(stage.folder / f"population-{ROWS}", ROWS)
-    run, redis = population.run(stage.spark), stage.redis("redis-swap")
-    publish(run, redis_url(redis))
-    page, values = f"{stage.service(redis)}/v1/scores/{PIPELINE}/{key_of(7)}", []
-
-    def roll_back() -> None:
-        stage.finish("rollback", stage.scoreline(redis, population, "rollback", PIPELINE))
-
-    with Commits(redis) as commits, Answers(page, stage.api_key) as answers:
-        for turn in range(times):
-            found = until_seen(commits, answers, lambda: publish(run, redis_url(redis)))
-            found = until_seen(commits, answers, roll_back) if what == "rollback" else found
-            values.append(found)
-            stage.say(f"{what} {turn + 1}: seen after {found:.2f} ms")
-    return values
+def _page(service: str) -> str:
+    return f"{service}/v1/scores/{PIPELINE}/{key_of(7)}"
 
 
-def until_seen(commits: "Commits", answers: "Answers", change: Callable[[], object]) -> float:
-    """Return the milliseconds from the one commit of a change to the first answer that shows it."""
-    before = len(commits.seen), len(answers.changes)
-    change()
-    time.sleep(SETTLE_S)
-    committed, changed = commits.seen[before[0] :], answers.changes[before[1] :]
-    if (len(committed), len(changed)) != (1, 1):
-        raise Failed(f"{len(committed)} writes of the head, {len(changed)} changes seen: 1 of each expected")
-    return 1000 * (changed[0] - committed[0])
+def _one(found: list[float], what: str) -> float:
+    """Return the only one."""
+    if len(found) != 1:
+        raise Failed(f"{len(found)} {what}: 1 expected")
+    return found[0]
 
 
 class Watch(threading.Thread):
@@ -130,6 +122,11 @@ class Answers(Watch):
         self._headers = {"X-API-Key": api_key}
         self.changes: list[float] = []
         self._where = urlsplit(page)
+
+    def change_after(self, instant: float) -> float:
+        """Return when the one change after an instant was seen, once it has had the time."""
+        time.sleep(SETTLE_S)
+        return _one([change for change in self.changes if change > instant], "changes seen")
 
     def watch(self) -> None:
         known = None
