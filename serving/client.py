@@ -15,6 +15,8 @@ from serving.errors import ServiceError
 T = TypeVar("T")
 
 SECONDS = 5.0
+# Kept for less long than the service does. More than 20 idle ones cost a pass over all of them at each request.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60)
 JSON = {"Content-Type": "application/json"}
 
 
@@ -33,7 +35,7 @@ class Client:
         self, url: str, seconds: float = SECONDS, *, api_key: str | None = None, budget: RetryBudget | None = None
     ) -> None:
         # With a transport of its own httpx leaves HTTP_PROXY aside, and still takes SSL_CERT_FILE.
-        self._http = httpx.Client(transport=_Transport(), **_options(url, api_key))
+        self._http = httpx.Client(transport=_Transport(limits=LIMITS), **_options(url, api_key))
         self._asker = Asker(str(self._http.base_url), seconds, budget or RetryBudget())
 
     def __enter__(self) -> Self:
@@ -100,7 +102,7 @@ class AsyncClient:
     def __init__(
         self, url: str, seconds: float = SECONDS, *, api_key: str | None = None, budget: RetryBudget | None = None
     ) -> None:
-        self._http = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(), **_options(url, api_key))
+        self._http = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(limits=LIMITS), **_options(url, api_key))
         self._asker = Asker(str(self._http.base_url), seconds, budget or RetryBudget())
 
     async def __aenter__(self) -> Self:

@@ -234,6 +234,43 @@ def test_a_repetition_has_the_time_that_is_left() -> None:
     assert 0 < second.seconds < first.seconds <= 5
 
 
+class Counted(BaseHTTPRequestHandler):
+    """Answers, and keeps from where it was asked."""
+
+    protocol_version = "HTTP/1.1"
+    callers: ClassVar[set[object]]
+
+    def do_GET(self) -> None:
+        self.callers.add(self.client_address)
+        body = b'{"pipelines":[]}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+def test_a_connection_is_kept_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, later = time.monotonic, [0, 55]
+
+    async def work(url: str) -> None:
+        async with AsyncClient(url) as client:
+            for passed in later:
+                monkeypatch.setattr(time, "monotonic", lambda: now() + passed)  # noqa: B023  reason: called at once
+                await client.pipelines()
+
+    Counted.callers = set()
+    with served_by(Counted) as url:
+        with Client(url) as client:
+            for passed in later:
+                monkeypatch.setattr(time, "monotonic", lambda: now() + passed)  # noqa: B023  reason: called at once
+                client.pipelines()
+        asyncio.run(work(url))
+    assert len(Counted.callers) == 2
+
+
 class Shaky(BaseHTTPRequestHandler):
     """Is unavailable as often as the test says, then answers."""
 
