@@ -10,7 +10,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp
 
 from serving.errors import SettingsError
-from serving.front import Connection
+from serving.front import HttpConnection
 from serving.quick import Quick
 from serving.service import Service
 from serving.sparing import SparingLog
@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, service: Service, app: ASGIApp, listener: socket.socket) -> None:
         self.app, self.journal, self.quick = app, service.journal, Quick(service)
-        self.connections: set[Connection] = set()
+        self.connections: set[HttpConnection] = set()
         self.stopping = False
         self.stop = asyncio.Event()
         self._keyring = service.keyring
@@ -78,7 +78,7 @@ class Server:
 
     def _open(self, opened: socket.socket) -> None:
         opened.setblocking(False)  # noqa: FBT003  reason: a method of Python's
-        opening = self._loop.connect_accepted_socket(lambda: Connection(self), opened)
+        opening = self._loop.connect_accepted_socket(lambda: HttpConnection(self), opened)
         task = self._loop.create_task(opening)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)

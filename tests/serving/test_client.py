@@ -17,7 +17,7 @@ import pytest
 from serving.answers import Missing, Score
 from serving.apikeys import new_key
 from serving.client import AsyncClient, Client
-from serving.dialogue import Ask, Asker, RetryBudget
+from serving.dialogue import Ask, Dialogues, RetryBudget
 from serving.errors import ServiceError, ServiceUnreachable
 from serving.head import Fallback, Limits
 from serving.store import Store
@@ -224,7 +224,7 @@ def test_an_answer_in_drops_is_given_up_when_the_time_is_over() -> None:
 
 
 def test_a_repetition_has_the_time_that_is_left() -> None:
-    dialogue = Asker("", 5, RetryBudget()).pipelines()
+    dialogue = Dialogues("", 5, RetryBudget()).pipelines()
     first = dialogue.send(None)
     assert isinstance(first, Ask)
     pause = dialogue.send(httpx.ConnectError("refused"))
