@@ -1,5 +1,6 @@
 """What the lookup service takes and answers, typed once for the service and its clients."""
 
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Literal
 
@@ -92,6 +93,14 @@ class Keys(Frozen):
     ]
     segment: Segment | None = None
     max_age: Annotated[MaxAge | None, Strict()] = None
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What holds for all keys of a call: a segment for fallbacks, the most seconds that an answer may be old."""
+
+    segment: str | None = None
+    max_age: float | None = None
 
 
 class Batch(Frozen):

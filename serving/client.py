@@ -8,13 +8,15 @@ from typing import Any, Self, TypeVar, cast
 
 import httpx
 
-from serving.answers import Missing, PipelineStatus, Score
-from serving.dialogue import Ask, Asker, Dialogue, Portions, RetryBudget, Wishes
+from serving.answers import Missing, PipelineStatus, Score, Wishes
+from serving.dialogue import Ask, Dialogue, Dialogues, Portions, RetryBudget
 from serving.errors import ServiceError
 
 T = TypeVar("T")
 
 SECONDS = 5.0
+# Kept for less long than the service does. More than 20 idle ones cost a pass over all of them at each request.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=60)
 JSON = {"Content-Type": "application/json"}
 
 
@@ -33,8 +35,8 @@ class Client:
         self, url: str, seconds: float = SECONDS, *, api_key: str | None = None, budget: RetryBudget | None = None
     ) -> None:
         # With a transport of its own httpx leaves HTTP_PROXY aside, and still takes SSL_CERT_FILE.
-        self._http = httpx.Client(transport=_Transport(), **_options(url, api_key))
-        self._asker = Asker(str(self._http.base_url), seconds, budget or RetryBudget())
+        self._http = httpx.Client(transport=_Transport(limits=LIMITS), **_options(url, api_key))
+        self._dialogues = Dialogues(str(self._http.base_url), seconds, budget or RetryBudget())
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +54,7 @@ class Client:
         The fallback is that of `segment`, where the pipeline declares one for it. An answer that is older than
         `max_age` seconds becomes the fallback, or a `ServiceError` with the code `answer-too-old`.
         """
-        return self._run(self._asker.score(pipeline, key, Wishes(segment, max_age)))
+        return self._run(self._dialogues.score(pipeline, key, Wishes(segment, max_age)))
 
     def scores(
         self, pipeline: str, keys: Iterable[str], *, segment: str | None = None, max_age: float | None = None
@@ -65,15 +67,15 @@ class Client:
         portions, wishes = Portions(keys), Wishes(segment, max_age)
         while portion := portions.next():
             try:
-                answers = self._run(self._asker.batch(pipeline, portion, wishes))
+                answers = self._run(self._dialogues.batch(pipeline, portion, wishes))
             except ServiceError as refused:
-                portions.again(portion, self._run(self._asker.allowed(pipeline, len(portion), refused)))
+                portions.again(portion, self._run(self._dialogues.allowed(pipeline, len(portion), refused)))
             else:
                 yield from answers
 
     def pipelines(self) -> list[PipelineStatus]:
         """Return what is live, for every pipeline that the API key may read."""
-        return self._run(self._asker.pipelines())
+        return self._run(self._dialogues.pipelines())
 
     def _run(self, dialogue: Dialogue[T]) -> T:
         heard: httpx.Response | Exception | None = None
@@ -100,8 +102,8 @@ class AsyncClient:
     def __init__(
         self, url: str, seconds: float = SECONDS, *, api_key: str | None = None, budget: RetryBudget | None = None
     ) -> None:
-        self._http = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(), **_options(url, api_key))
-        self._asker = Asker(str(self._http.base_url), seconds, budget or RetryBudget())
+        self._http = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(limits=LIMITS), **_options(url, api_key))
+        self._dialogues = Dialogues(str(self._http.base_url), seconds, budget or RetryBudget())
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,7 +121,7 @@ class AsyncClient:
         self, pipeline: str, key: str, *, segment: str | None = None, max_age: float | None = None
     ) -> Score:
         """Return the score of one key, as `Client.score` does."""
-        return await self._run(self._asker.score(pipeline, key, Wishes(segment, max_age)))
+        return await self._run(self._dialogues.score(pipeline, key, Wishes(segment, max_age)))
 
     async def scores(
         self, pipeline: str, keys: Iterable[str], *, segment: str | None = None, max_age: float | None = None
@@ -128,16 +130,16 @@ class AsyncClient:
         portions, wishes = Portions(keys), Wishes(segment, max_age)
         while portion := portions.next():
             try:
-                answers = await self._run(self._asker.batch(pipeline, portion, wishes))
+                answers = await self._run(self._dialogues.batch(pipeline, portion, wishes))
             except ServiceError as refused:
-                portions.again(portion, await self._run(self._asker.allowed(pipeline, len(portion), refused)))
+                portions.again(portion, await self._run(self._dialogues.allowed(pipeline, len(portion), refused)))
             else:
                 for answer in answers:
                     yield answer
 
     async def pipelines(self) -> list[PipelineStatus]:
         """Return what is live, for every pipeline that the API key may read."""
-        return await self._run(self._asker.pipelines())
+        return await self._run(self._dialogues.pipelines())
 
     async def _run(self, dialogue: Dialogue[T]) -> T:
         heard: httpx.Response | Exception | None = None

@@ -175,6 +175,4 @@ def redis_faults(url: str) -> Iterator[None]:
             f"Redis at {address(url)} does not answer ({fault}): start it, or set SCORELINE_REDIS_URL"
         ) from fault
     except RedisError as fault:
-        raise StoreRefused(
-            f"Redis at {address(url)} refuses a command ({fault}): compare its version and its users with infra/redis"
-        ) from fault
+        raise StoreRefused(f"Redis at {address(url)} refuses a command: {fault}") from fault

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from serving.answers import Batch, Keys, Missing, Pipelines, PipelineStatus, Problem, Score
+from serving.answers import Batch, Keys, Missing, Pipelines, PipelineStatus, Problem, Score, Wishes
 from serving.errors import ServiceError, ServiceUnreachable
 from serving.head import Limits
 
@@ -64,15 +64,7 @@ class RetryBudget:
             return True
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What holds for all keys of a call: a segment for fallbacks, the most seconds that an answer may be old."""
-
-    segment: str | None = None
-    max_age: float | None = None
-
-
-class Asker:
+class Dialogues:
     """Makes the dialogues of one client: `seconds` is the time for an answer, `where` the service's address."""
 
     def __init__(self, where: str, seconds: float, budget: RetryBudget) -> None:

@@ -24,10 +24,10 @@ class Host(Protocol):
     quick: Quick
     app: ASGIApp
     stopping: bool
-    connections: set["Connection"]
+    connections: set["HttpConnection"]
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """Takes requests one by one: a plain lookup goes the short way, any other the long one."""
 
     def __init__(self, host: Host) -> None:

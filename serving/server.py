@@ -10,7 +10,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp
 
 from serving.errors import SettingsError
-from serving.front import Connection
+from serving.front import HttpConnection
 from serving.quick import Quick
 from serving.service import Service
 from serving.sparing import SparingLog
@@ -18,7 +18,7 @@ from serving.sparing import SparingLog
 BACKLOG = 1024
 SWEEP_SECONDS = 0.2
 STEP_SECONDS = 0.02
-STOP_SECONDS = 10.0  # what is being answered may take so long after the signal to stop
+STOP_SECONDS = 10.0  # what has come and is being answered may take so long after the signal to stop
 MOST_CONNECTIONS = 4096  # each may hold the memory of a request
 PAUSE_SECONDS = 1.0  # where there are as many, or the system has no more to give
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))  # the system, or what it gives us
@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, service: Service, app: ASGIApp, listener: socket.socket) -> None:
         self.app, self.journal, self.quick = app, service.journal, Quick(service)
-        self.connections: set[Connection] = set()
+        self.connections: set[HttpConnection] = set()
         self.stopping = False
         self.stop = asyncio.Event()
         self._keyring = service.keyring
@@ -78,7 +78,7 @@ class Server:
 
     def _open(self, opened: socket.socket) -> None:
         opened.setblocking(False)  # noqa: FBT003  reason: a method of Python's
-        opening = self._loop.connect_accepted_socket(lambda: Connection(self), opened)
+        opening = self._loop.connect_accepted_socket(lambda: HttpConnection(self), opened)
         task = self._loop.create_task(opening)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -101,15 +101,15 @@ class Server:
     async def _end(self) -> None:
         self.stopping = True
         self._loop.remove_reader(self._listener)
-        until = self._loop.time() + STOP_SECONDS
-        while not self._accept() and self._loop.time() < until:
-            await self._settle()  # those that end make room for those that wait
-        self._listener.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
+                while not self._accept():
+                    await self._settle()  # those that end make room for those that wait
+                self._listener.close()
                 await self._settle()
                 while self.connections:
                     await asyncio.sleep(STEP_SECONDS)
+        self._listener.close()
 
     async def _settle(self) -> None:
         """Begin all requests that have come, and end the connections without one."""

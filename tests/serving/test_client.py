@@ -17,7 +17,7 @@ import pytest
 from serving.answers import Missing, Score
 from serving.apikeys import new_key
 from serving.client import AsyncClient, Client
-from serving.dialogue import Ask, Asker, RetryBudget
+from serving.dialogue import Ask, Dialogues, RetryBudget
 from serving.errors import ServiceError, ServiceUnreachable
 from serving.head import Fallback, Limits
 from serving.store import Store
@@ -224,7 +224,7 @@ def test_an_answer_in_drops_is_given_up_when_the_time_is_over() -> None:
 
 
 def test_a_repetition_has_the_time_that_is_left() -> None:
-    dialogue = Asker("", 5, RetryBudget()).pipelines()
+    dialogue = Dialogues("", 5, RetryBudget()).pipelines()
     first = dialogue.send(None)
     assert isinstance(first, Ask)
     pause = dialogue.send(httpx.ConnectError("refused"))
@@ -232,6 +232,43 @@ def test_a_repetition_has_the_time_that_is_left() -> None:
     second = dialogue.send(None)
     assert isinstance(second, Ask)
     assert 0 < second.seconds < first.seconds <= 5
+
+
+class Counted(BaseHTTPRequestHandler):
+    """Answers, and keeps from where it was asked."""
+
+    protocol_version = "HTTP/1.1"
+    callers: ClassVar[set[object]]
+
+    def do_GET(self) -> None:
+        self.callers.add(self.client_address)
+        body = b'{"pipelines":[]}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+def test_a_connection_is_kept_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, later = time.monotonic, [0, 55]
+
+    async def work(url: str) -> None:
+        async with AsyncClient(url) as client:
+            for passed in later:
+                monkeypatch.setattr(time, "monotonic", lambda: now() + passed)  # noqa: B023  reason: called at once
+                await client.pipelines()
+
+    Counted.callers = set()
+    with served_by(Counted) as url:
+        with Client(url) as client:
+            for passed in later:
+                monkeypatch.setattr(time, "monotonic", lambda: now() + passed)  # noqa: B023  reason: called at once
+                client.pipelines()
+        asyncio.run(work(url))
+    assert len(Counted.callers) == 2
 
 
 class Shaky(BaseHTTPRequestHandler):

@@ -63,17 +63,17 @@ def test_a_request_in_pieces_is_answered(client: RawClient, request_: bytes) -> 
 
 def test_a_body_in_crumbs_is_looked_at_once_it_is_whole(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
     reads, takes, start = [], [], len(MANY) - 15
-    data_received, take = front.Connection.data_received, Quick.take
+    data_received, take = front.HttpConnection.data_received, Quick.take
 
-    def counted(self: front.Connection, data: bytes) -> None:
+    def counted(self: front.HttpConnection, data: bytes) -> None:
         data_received(self, data)
         reads.append(data)
 
-    def noted(self: Quick, by: front.Connection, data: bytes) -> int:
+    def noted(self: Quick, by: front.HttpConnection, data: bytes) -> int:
         takes.append(data)
         return take(self, by, data)
 
-    monkeypatch.setattr(front.Connection, "data_received", counted)
+    monkeypatch.setattr(front.HttpConnection, "data_received", counted)
     monkeypatch.setattr(Quick, "take", noted)
 
     def work(url: str) -> None:
@@ -124,20 +124,20 @@ def test_who_waits_for_a_sign_to_send_the_body_has_it(client: RawClient) -> None
 def test_a_body_stays_one_where_the_sign_to_send_it_is_taken_slowly(
     monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
-    write, taken = front.Connection.write, Event()
+    write, taken = front.HttpConnection.write, Event()
 
-    def choking(self: front.Connection, data: bytes) -> None:
+    def choking(self: front.HttpConnection, data: bytes) -> None:
         """Do what the transport does where what is written is too much for the moment."""
         write(self, data)
         if data.startswith(b"HTTP/1.1 100 "):
             self.pause_writing()
             asyncio.get_running_loop().create_task(resume(self))
 
-    async def resume(self: front.Connection) -> None:
+    async def resume(self: front.HttpConnection) -> None:
         await asyncio.to_thread(taken.wait)
         self.resume_writing()
 
-    monkeypatch.setattr(front.Connection, "write", choking)
+    monkeypatch.setattr(front.HttpConnection, "write", choking)
     head, _, body = post("/v1/scores/front", b'{"keys": ["a", "b"]}', "Expect: 100-continue").partition(b"\r\n\r\n")
 
     def work(url: str) -> None:
@@ -234,13 +234,13 @@ def test_connections_beyond_the_most_wait_for_their_turn(monkeypatch: pytest.Mon
     monkeypatch.setattr(server, "MOST_CONNECTIONS", 5)
     monkeypatch.setattr(server, "PAUSE_SECONDS", 0.01)
     counts: list[int] = []
-    made = front.Connection.connection_made
+    made = front.HttpConnection.connection_made
 
-    def counted(self: front.Connection, transport: asyncio.BaseTransport) -> None:
+    def counted(self: front.HttpConnection, transport: asyncio.BaseTransport) -> None:
         made(self, transport)
         counts.append(len(self._host.connections))
 
-    monkeypatch.setattr(front.Connection, "connection_made", counted)
+    monkeypatch.setattr(front.HttpConnection, "connection_made", counted)
 
     def work(url: str) -> None:
         crowd = [RawClient(url) for _ in range(20)]
