@@ -109,7 +109,7 @@ def republish(pipeline: str, run_id: str) -> None:
     with started_run(pipeline, _day(lost), run_id, "jobs.publish") as run:
         from jobs.publish import Warrant, publish
 
-        verdict = publish(run, url, Warrant("republished", f"Redis had lost {_named(lost)}"))
+        verdict = publish(run, url, Warrant("republished", f"Redis had lost {_named(lost)}", lost))
         click.echo(f"{pipeline}: {verdict}: the scores as of {run.as_of:%Y-%m-%d}")
 
 

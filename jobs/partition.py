@@ -1,6 +1,7 @@
 """The partition of the scores table that a generation is made of."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from datetime import timedelta
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
@@ -49,6 +50,18 @@ def partition_of(run: Run) -> Partition:
         raise NothingToPublish(f"{name} has no scores as of {run.as_of.date()} ({total} rows without); {remedy}")
     scores = rows.where(FINITE).select("key", "score")
     return Partition(scores, origin, blocks.expected(scores, Layout.fitting(1, 1)), total - finite)
+
+
+def partition_behind(lake: Lake, head: Head) -> Partition:
+    """Return the partition that the generation of `head` was made of, or raise `NothingToPublish`."""
+    scores, name, as_of = rows_of(lake, head), head.pipeline, instant(head.as_of).date()
+    if scores is None:
+        raise NothingToPublish(
+            f"scores/{name} has no more what generation {head.token} as of {as_of} was made of. To let go live what it "
+            f"has now: `scoreline publish {name} --day {as_of - timedelta(days=1)} --force REASON`"
+        )
+    origin = Row(**dict(zip(ORIGIN, (*astuple(head.model), head.events_version), strict=True)))
+    return Partition(scores, origin, blocks.expected(scores, Layout.fitting(1, 1)), nulls=0)
 
 
 def rows_of(lake: Lake, head: Head) -> DataFrame | None:

@@ -11,7 +11,7 @@ from jobs import generation as blocks
 from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
 from jobs.generation import Generation
 from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, Entry, Ledger
-from jobs.partition import Partition, partition_of
+from jobs.partition import Partition, partition_behind, partition_of
 from jobs.prior import fallback_of
 from jobs.quality import Measure, count
 from jobs.rails import findings
@@ -40,10 +40,14 @@ REFUSED: dict[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Warrant:
-    """By what right scores go live: "due" in their order and within the rails; the others whatever these say."""
+    """By what right scores go live: "due" in their order and within the rails; the others whatever these say.
+
+    "republished" brings back `lost`, a head that went live before: the rows that its generation was made of.
+    """
 
     kind: Literal["due", "forced", "republished"] = "due"
     reason: str = ""
+    lost: Head | None = None
 
     @property
     def note(self) -> str:
@@ -58,7 +62,7 @@ def publish(run: Run, redis_url: str, warrant: Warrant = DUE) -> str:
     """Publish the run's scores and return the verdict: "live", or "history only" where a newer as_of is live.
 
     Raises:
-        NothingToPublish: the run's date has no scores.
+        NothingToPublish: the run's date has no scores, or not any more those of the generation to be brought back.
         RailsBreached: they are further from what went live last than the pipeline's rails allow.
         GenerationDiffers: what Redis holds is not what the table holds. What was live stays live.
         SqlRefused: the expression of the fallback's segments is refused.
@@ -66,7 +70,7 @@ def publish(run: Run, redis_url: str, warrant: Warrant = DUE) -> str:
         Fenced: others took every token that was tried.
         ServingError: Redis is away, full, or may evict what it holds.
     """
-    partition = partition_of(run)
+    partition = partition_of(run) if warrant.lost is None else partition_behind(run.lake, warrant.lost)
     run.lake.create(publications_table(run.pipeline.name))
     with Store(redis_url) as store:
         store.require_noeviction()
@@ -168,7 +172,7 @@ class _Publication:
             events_version=origin.events_version,
             run_id=run.run_id,
             published_at=microseconds(run.clock.now()),
-            fallback=fallback_of(run, self.partition.scores),
+            fallback=self.warrant.lost.fallback if self.warrant.lost else fallback_of(run, self.partition.scores),
         )
         overlay, anew = run.pipeline.publication.overlay, self.warrant.kind == "forced"
         return standing.placed(head, overlay=overlay, anew=anew)

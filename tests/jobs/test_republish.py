@@ -1,0 +1,84 @@
+"""Republish: what went live last comes back, whatever was scored, refused or rolled back since."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+
+from jobs.errors import NothingToPublish, RailsBreached
+from jobs.ledger import Ledger
+from jobs.publish import Warrant, publish
+from jobs.rollback import Wish, roll_back
+from jobs.run import Run
+from jobs.standing import Standing
+from serving.head import Head
+from serving.store import Store
+from tests.jobs.populations import DAY, NAME, at, numbered, put, supersede
+from tests.project import Project
+
+ROWS = 1000
+NEXT = DAY + timedelta(days=1)
+
+
+def ledger(project: Project) -> Ledger:
+    return Ledger.of(project.settings, NAME, at(project.run(DAY)).clock)
+
+
+def live(store: Store) -> Head:
+    head = store.head(NAME)
+    assert head is not None
+    return head
+
+
+def lost(project: Project, store: Store) -> Head:
+    """Empty Redis, and return what it has lost."""
+    store.ask("FLUSHDB")
+    head = Standing.seen(store, ledger(project), NAME).lost
+    assert head is not None
+    return head
+
+
+def republished(run: Run, store: Store, lost: Head) -> str:
+    return publish(at(run, 60), store.url, Warrant("republished", "Redis had lost it", lost))
+
+
+def rescored(project: Project, day: date, rows: int, score: str) -> Run:
+    """Score a day again, by version 2 of the model."""
+    supersede(project, day)
+    return at(put(project, day, numbered(project, rows, score), version="2"), 1)
+
+
+def same(one: Head, other: Head) -> bool:
+    """Return whether two heads say the same of other generations."""
+    return replace(one, token=1, run_id="", published_at=0) == replace(other, token=1, run_id="", published_at=0)
+
+
+def test_scores_that_were_refused_do_not_go_live(project: Project, store: Store) -> None:
+    """The date was scored again since, in the partition that a publication would take."""
+    run = at(put(project, DAY, numbered(project, ROWS)))
+    assert publish(run, store.url) == "live"
+    before = live(store)
+    with pytest.raises(RailsBreached):
+        publish(rescored(project, DAY, ROWS // 10, "0.5"), store.url)
+    assert republished(run, store, lost(project, store)) == "live"
+    assert same(live(store), before)
+    assert live(store).model.version == "1"
+
+
+def test_scores_that_were_rolled_back_do_not_go_live(project: Project, store: Store) -> None:
+    run = at(put(project, DAY, numbered(project, ROWS)))
+    assert publish(run, store.url) == "live"
+    assert publish(rescored(project, DAY, ROWS, "0.5"), store.url) == "live"
+    before = roll_back(run.pipeline, store, ledger(project), Wish(reason="it was bad"))
+    assert republished(run, store, lost(project, store)) == "live"
+    assert same(live(store), before)
+
+
+def test_without_the_rows_it_was_made_of_nothing_comes_back(project: Project, store: Store) -> None:
+    run = at(put(project, DAY, numbered(project, ROWS)))
+    assert publish(run, store.url) == "live"
+    put(project, DAY, numbered(project, ROWS, "0.5"))
+    words = r"no more what generation 1 as of 1998-06-02 was made of.* `scoreline publish .* --day 1998-06-01 --force"
+    with pytest.raises(NothingToPublish, match=words):
+        republished(run, store, lost(project, store))
+    assert store.record(NAME) is None
