@@ -107,10 +107,11 @@ def republish(pipeline: str, run_id: str) -> None:
         click.echo(f"{pipeline}: what went live last is live; nothing to do (`scoreline verify` compares its blocks)")
         return
     with started_run(pipeline, _day(lost), run_id, "jobs.publish") as run:
-        from jobs.publish import Warrant, publish
+        from jobs.publish import NEEDLESS, Warrant, publish
 
         verdict = publish(run, url, Warrant("republished", f"Redis had lost {_named(lost)}", lost))
-        click.echo(f"{pipeline}: {verdict}: the scores as of {run.as_of:%Y-%m-%d}")
+        overtaken, back = f"{_named(lost)} was overtaken meanwhile", f"the scores as of {run.as_of:%Y-%m-%d}"
+        click.echo(f"{pipeline}: {verdict}: {overtaken if verdict == NEEDLESS else back}")
 
 
 OPERATIONS = (status, generations, rollback, verify, republish)

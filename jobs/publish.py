@@ -29,6 +29,7 @@ from serving.store import Outcome, Store
 
 LOG = logging.getLogger(__name__)
 SALTS = 8
+NEEDLESS = "nothing to do"
 REFUSED: dict[Outcome, str] = {
     "older": "another generation went live meanwhile, of a newer as_of",
     "epoch": "a rollback or a forced publication came in between",
@@ -59,7 +60,10 @@ DUE = Warrant()
 
 
 def publish(run: Run, redis_url: str, warrant: Warrant = DUE) -> str:
-    """Publish the run's scores and return the verdict: "live", or "history only" where a newer as_of is live.
+    """Publish the run's scores and return the verdict.
+
+    "live"; "history only" where a newer as_of is live; "nothing to do" where what is to be brought back is no more what
+    Redis has lost.
 
     Raises:
         NothingToPublish: the run's date has no scores, or not any more those of the generation to be brought back.
@@ -107,6 +111,8 @@ class _Publication:
         # From here on nobody who came earlier can go live, so that what is observed now holds until the swap.
         self._claim(entry.token)
         standing = Standing.observed(self.store, self.ledger, self.run.pipeline.name)
+        if self.warrant.lost is not None and self.warrant.lost != standing.lost:
+            return NEEDLESS
         retention = Retention(self.run.pipeline, self.store, self.ledger)
         retention.free(standing.history, entry.token)
         rails = self._railed(entry, standing.before)

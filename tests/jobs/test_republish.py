@@ -82,3 +82,14 @@ def test_without_the_rows_it_was_made_of_nothing_comes_back(project: Project, st
     with pytest.raises(NothingToPublish, match=words):
         republished(run, store, lost(project, store))
     assert store.record(NAME) is None
+
+
+def test_what_went_live_since_redis_was_emptied_stays(project: Project, store: Store) -> None:
+    """The next day's publication was faster than the Spark of the one that brings back."""
+    run = at(put(project, DAY, numbered(project, ROWS)))
+    assert publish(run, store.url) == "live"
+    before = lost(project, store)
+    assert publish(at(put(project, NEXT, numbered(project, ROWS)), 1), store.url) == "live"
+    after = store.record(NAME)
+    assert republished(run, store, before) == "nothing to do"
+    assert store.record(NAME) == after
