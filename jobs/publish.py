@@ -103,16 +103,16 @@ class _Publication:
         return self.warrant.kind == "due"
 
     def verdict(self) -> str:
-        """Go live, unless what is live is newer; return the verdict."""
-        live = self.store.head(self.run.pipeline.name) if self.in_order else None
-        if live is not None and live.overtakes(microseconds(self.run.as_of)):
-            return self._history_only(live)
+        """Go live, unless what is live or went live last is newer; return the verdict."""
+        name = self.run.pipeline.name
+        if verdict := self._idle(Standing.seen(self.store, self.ledger, name)):
+            return verdict
         entry = self._reserved()
         # From here on nobody who came earlier can go live, so that what is observed now holds until the swap.
         self._claim(entry.token)
-        standing = Standing.observed(self.store, self.ledger, self.run.pipeline.name)
-        if self.warrant.lost is not None and self.warrant.lost != standing.lost:
-            return NEEDLESS
+        standing = Standing.observed(self.store, self.ledger, name)
+        if verdict := self._idle(standing):
+            return verdict
         retention = Retention(self.run.pipeline, self.store, self.ledger)
         retention.free(standing.history, entry.token)
         rails = self._railed(entry, standing.before)
@@ -121,6 +121,13 @@ class _Publication:
         removed = retention.sweep(head, standing.live)
         self._record(LIVE, entry, [*rails, count("generations removed", removed)])
         return LIVE
+
+    def _idle(self, standing: Standing) -> str | None:
+        """Return the verdict where nothing is to go live, and put on record why; else None."""
+        if self.warrant.lost is not None:
+            return None if self.warrant.lost == standing.lost else NEEDLESS
+        newer = standing.newer_than(microseconds(self.run.as_of)) if self.in_order else None
+        return None if newer is None else self._history_only(newer, is_live=newer == standing.live)
 
     def _reserved(self) -> Entry:
         rows = self.partition.tally.rows
@@ -213,8 +220,10 @@ class _Publication:
         with suppress(ServingError):
             self.store.remove_generation(head.pipeline, head.token, range(head.layout.buckets))
 
-    def _history_only(self, live: Head) -> str:
-        note = f"generation {live.token} as of {instant(live.as_of):%Y-%m-%d} is newer and stays live"
+    def _history_only(self, newer: Head, *, is_live: bool) -> str:
+        lost = f"went live last; Redis has lost it, and `scoreline republish {newer.pipeline}` brings it back"
+        what = f"generation {newer.token} as of {instant(newer.as_of):%Y-%m-%d}"
+        note = f"{what} is newer and {'stays live' if is_live else lost}"
         rows = self.partition.tally.rows
         self._refuse(HISTORY, Entry(as_of=self.run.as_of, run_id=self.run.run_id, rows=rows, note=note), [])
         return HISTORY

@@ -42,6 +42,11 @@ class Standing:
         """What went live last and is not live any more: Redis was emptied, or a failover lost a swap."""
         return None if self.before == self.live else self.before
 
+    def newer_than(self, as_of: int) -> Head | None:
+        """Return a head whose as_of is after `as_of` (microseconds): what is live, or went live last; None for none."""
+        heads = [head for head in (self.live, self.before) if head is not None]
+        return next((head for head in heads if head.overtakes(as_of)), None)
+
     def placed(self, head: Head, *, overlay: bool, anew: bool = False) -> Head:
         """Return `head` with its epoch and overlay.
 

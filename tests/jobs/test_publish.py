@@ -32,6 +32,13 @@ from tests.serving.publishing import raw
 SCORES = "scores/purchase_propensity"
 
 
+@pytest.fixture
+def store(store: Store, filled: Project) -> Store:
+    """The database, and a ledger as empty as that: what it knows and Redis lost would not be overtaken."""
+    filled.lake.files.delete("publications")
+    return store
+
+
 def test_what_is_live_is_what_the_table_has(filled: Project, run: Run, store: Store, jobs_redis_url: str) -> None:
     assert publish(run, jobs_redis_url) == "live"
     head = store.head("purchase_propensity")

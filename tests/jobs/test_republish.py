@@ -12,6 +12,7 @@ from jobs.rollback import Wish, roll_back
 from jobs.run import Run
 from jobs.standing import Standing
 from serving.head import Head
+from serving.refusals import RefusalStore
 from serving.store import Store
 from tests.jobs.populations import DAY, NAME, at, numbered, put, supersede
 from tests.project import Project
@@ -93,3 +94,27 @@ def test_what_went_live_since_redis_was_emptied_stays(project: Project, store: S
     after = store.record(NAME)
     assert republished(run, store, before) == "nothing to do"
     assert store.record(NAME) == after
+
+
+def test_an_older_date_is_history_only_while_a_newer_one_is_lost(project: Project, store: Store) -> None:
+    """Else a backfill's next day would count as what went live last, and nothing would bring the newer one back."""
+    older, run = at(put(project, DAY, numbered(project, ROWS))), at(put(project, NEXT, numbered(project, ROWS)))
+    assert publish(run, store.url) == "live"
+    before = lost(project, store)
+    assert publish(older, store.url) == "history only"
+    assert store.record(NAME) is None
+    reason = RefusalStore(store, NAME).read()[older.as_of.date()].reason
+    assert reason == (
+        "generation 1 as of 1998-06-03 is newer and went live last; Redis has lost it, and "
+        "`scoreline republish purchase_propensity` brings it back"
+    )
+    assert republished(run, store, before) == "live"
+    assert same(live(store), before)
+
+
+def test_the_same_date_goes_live_again_by_itself(project: Project, store: Store) -> None:
+    run = at(put(project, DAY, numbered(project, ROWS)))
+    assert publish(run, store.url) == "live"
+    before = lost(project, store)
+    assert publish(at(run, 1), store.url) == "live"
+    assert same(live(store), before)
