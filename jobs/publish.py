@@ -21,7 +21,7 @@ from jobs.standing import Standing
 from jobs.tables import publications_table
 from serving.blocks import Tally
 from serving.clock import instant, microseconds
-from serving.errors import BlockCorrupt, HashCollision, ServingError, TornGeneration
+from serving.errors import BlockCorrupt, HashCollision, HeadUnreadable, ServingError, TornGeneration
 from serving.head import Head, Model
 from serving.layout import Layout
 from serving.refusals import Refusal, RefusalStore, Verdict
@@ -72,6 +72,7 @@ def publish(run: Run, redis_url: str, warrant: Warrant = DUE) -> str:
         SqlRefused: the expression of the fallback's segments is refused.
         Overtaken: another generation went live meanwhile.
         Fenced: others took every token that was tried.
+        HeadUnreadable: what is live has a head that nobody can put in order.
         ServingError: Redis is away, full, or may evict what it holds.
     """
     partition = partition_of(run) if warrant.lost is None else partition_behind(run.lake, warrant.lost)
@@ -126,7 +127,12 @@ class _Publication:
         """Return the verdict where nothing is to go live, and put on record why; else None."""
         if self.warrant.lost is not None:
             return None if self.warrant.lost == standing.lost else NEEDLESS
-        newer = standing.newer_than(microseconds(self.run.as_of)) if self.in_order else None
+        if not self.in_order:
+            return None
+        if standing.fault:
+            name, day = self.run.pipeline.name, self.run.as_of.date()
+            raise HeadUnreadable(f"{name}: whether what is live is newer than {day}, nobody can tell: {standing.fault}")
+        newer = standing.newer_than(microseconds(self.run.as_of))
         return None if newer is None else self._history_only(newer, is_live=newer == standing.live)
 
     def _reserved(self) -> Entry:

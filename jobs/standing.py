@@ -32,6 +32,15 @@ class Standing:
         return replace(found, history=ledger.admit(found.live))
 
     @property
+    def fault(self) -> HeadUnreadable | None:
+        """Why the record is no head; None where it is one, or there is no record."""
+        try:
+            parse_head(self.record) if self.record is not None else None
+        except HeadUnreadable as fault:
+            return fault
+        return None
+
+    @property
     def before(self) -> Head | None:
         """What went live last: the live head, or what the ledger knows and Redis has lost; None at the first time."""
         heads = [head for head in (self.live, self.history.last) if head is not None]

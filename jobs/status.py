@@ -8,8 +8,7 @@ from jobs.ledger import Generation, Ledger
 from jobs.spec import Pipeline
 from jobs.standing import Standing
 from serving.clock import instant
-from serving.errors import HeadUnreadable
-from serving.head import Head, parse_head
+from serving.head import Head
 from serving.refusals import RefusalStore
 from serving.store import Store
 
@@ -50,8 +49,8 @@ class Status:
 
     def _live(self, standing: Standing) -> Iterator[str]:
         now, lost = self.ledger.clock.now(), standing.lost
-        if standing.record is not None and standing.live is None:
-            yield f"UNREADABLE {_fault(standing.record)}"
+        if standing.fault:
+            yield f"UNREADABLE {standing.fault}"
         if standing.live is None:
             yield "live     nothing"
         else:
@@ -90,14 +89,6 @@ def _kept(one: Generation) -> str:
 
 def _is_live(one: Generation, live: Head | None) -> bool:
     return live is not None and live.token == one.token
-
-
-def _fault(record: bytes) -> str:
-    try:
-        parse_head(record)
-    except HeadUnreadable as fault:
-        return str(fault)
-    return ""
 
 
 def _date(head: Head) -> str:

@@ -124,5 +124,6 @@ def parse_head(raw: bytes) -> Head:
     except ValidationError as fault:
         raise HeadUnreadable(
             f"a head record this version cannot read ({fault.error_count()} faults, first: "
-            f"{fault.errors()[0]['loc']} {fault.errors()[0]['msg']}): upgrade what reads it, or publish again"
+            f"{fault.errors()[0]['loc']} {fault.errors()[0]['msg']}): upgrade what reads it, or replace it by "
+            "`scoreline republish`"
         ) from fault

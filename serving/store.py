@@ -56,7 +56,7 @@ return 'live'
 class Store:
     """The Redis behind a URL, reached at first use; every method may raise `StoreUnavailable` and `StoreRefused`.
 
-    `observe` and what reads the head through it, `head` and `remove_generation`, raise `HeadUnreadable` as well.
+    `observe` and `head` raise `HeadUnreadable` as well.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -167,8 +167,14 @@ class Store:
         return self._settled(head, "EVAL", REPLACE, 2, *names, observed or b"", head.to_json(), head.token)
 
     def remove_generation(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
-        """Unlink the blocks of a generation and return how many there were; `GenerationLive` for the live one."""
-        live = self.head(pipeline)
+        """Unlink the blocks of a generation and return how many there were; `GenerationLive` for the live one.
+
+        A head that cannot be read may name any.
+        """
+        try:
+            live = self.head(pipeline)
+        except HeadUnreadable as fault:
+            raise GenerationLive(f"{pipeline}: generation {token} may be live and stays: {fault}") from fault
         if live is not None and live.token == token:
             raise GenerationLive(f"{pipeline}: generation {token} is live and stays: publish another one first")
         return self.unlink(block_key(pipeline, token, bucket) for bucket in buckets)

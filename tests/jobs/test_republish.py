@@ -6,12 +6,14 @@ from datetime import date, timedelta
 import pytest
 
 from jobs.errors import NothingToPublish, RailsBreached
-from jobs.ledger import Ledger
+from jobs.ledger import Entry, Ledger
 from jobs.publish import Warrant, publish
 from jobs.rollback import Wish, roll_back
 from jobs.run import Run
 from jobs.standing import Standing
+from serving.errors import HeadUnreadable
 from serving.head import Head
+from serving.keys import head_key
 from serving.refusals import RefusalStore
 from serving.store import Store
 from tests.jobs.populations import DAY, NAME, at, numbered, put, supersede
@@ -117,4 +119,18 @@ def test_the_same_date_goes_live_again_by_itself(project: Project, store: Store)
     assert publish(run, store.url) == "live"
     before = lost(project, store)
     assert publish(at(run, 1), store.url) == "live"
+    assert same(live(store), before)
+
+
+def test_a_head_that_cannot_be_read_is_replaced_beside_a_generation_that_was_given_up(
+    project: Project, store: Store
+) -> None:
+    run = at(put(project, DAY, numbered(project, ROWS)))
+    assert publish(run, store.url) == "live"
+    before = live(store)
+    ledger(project).reserve(Entry.of(before), above=0)
+    store.ask("SET", head_key(NAME), "no record")
+    with pytest.raises(HeadUnreadable, match="or replace it by `scoreline republish`"):
+        publish(run, store.url)
+    assert republished(run, store, before) == "live"
     assert same(live(store), before)

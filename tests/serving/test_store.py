@@ -8,7 +8,7 @@ from threading import Timer
 import pytest
 
 from serving.errors import EvictionRefused, GenerationLive, StoreRefused, TornGeneration
-from serving.keys import block_key
+from serving.keys import block_key, head_key
 from serving.store import BATCH, Store
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
@@ -173,6 +173,16 @@ def test_an_old_generation_is_removed_and_the_live_one_never(store: Store) -> No
     assert store.remove_generation("removal", 1, buckets) == old.layout.buckets
     assert store.remove_generation("removal", 1, buckets) == 0
     assert len(list(store.read_blocks("removal", 2, buckets))) == old.layout.buckets
+
+
+def test_while_the_head_cannot_be_read_no_generation_is_removed(store: Store) -> None:
+    """It may name any: a later version's publisher may have died after its swap."""
+    head = publish(store, "unknown", 1, SCORES)
+    buckets = range(head.layout.buckets)
+    store.ask("SET", head_key("unknown"), '{"format": 2}')
+    with pytest.raises(GenerationLive, match="generation 1 may be live and stays: a head record this version cannot"):
+        store.remove_generation("unknown", 1, buckets)
+    assert store.count_blocks("unknown", 1, buckets) == len(buckets)
 
 
 def test_a_redis_that_evicts_is_refused(servers: ExitStack, tmp_path: Path) -> None:
