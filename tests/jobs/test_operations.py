@@ -103,6 +103,16 @@ def test_generations_are_listed_with_what_is_left_of_them(three: Site, scoreline
     assert len(scoreline("generations", NAME, "--last", "2").stdout.splitlines()) == 3
 
 
+def test_what_redis_has_no_more_is_not_called_kept(three: Site, scoreline: Scoreline) -> None:
+    """The ledger alone does not know that Redis was emptied."""
+    raw(three.store).flushdb()
+    assert "kept" not in scoreline("status", NAME).stdout
+    assert [line.split()[-1] for line in scoreline("generations", NAME).stdout.splitlines()[2:]] == ["lost"] * 3
+    raw(three.store).set(block_key(NAME, 2, 0), b"")
+    kept = [line for line in scoreline("status", NAME).stdout.splitlines() if "kept" in line]
+    assert kept == ["  kept     generation 2 as of 1998-06-04, live since 1998-06-06 12:00 UTC, 9 of 10 blocks missing"]
+
+
 def test_a_rollback_is_one_command_and_well_ended_each_time(three: Site, scoreline: Scoreline) -> None:
     done = scoreline("rollback", NAME, "--reason", "calls from shops")
     assert (done.returncode, done.stderr) == (0, "")
