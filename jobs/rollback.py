@@ -59,10 +59,10 @@ def _left_by_one_cut_off(standing: Standing, wish: Wish) -> Head | None:
 
     Only a rollback lets a generation go live a second time.
     """
-    history, live = standing.history, standing.live
-    if live is None or history.has(live) or wish.to not in (None, live.token):
+    history, live, last = standing.history, standing.live, standing.history.last
+    if live is None or last is None or history.has(live) or wish.to not in (None, live.token):
         return None
-    return history.last if live.token in {turn.token for turn in history.turns} else None
+    return last if live.token in {turn.token for turn in history.turns} - {last.token} else None
 
 
 def _target(pipeline: str, history: History, live: Head, to: int | None) -> Head:
