@@ -20,6 +20,7 @@ from serving.head import Head, parse_head
 from serving.store import Outcome
 
 RESERVED, VERIFIED, LIVE, REMOVED, OVERLAY_DROPPED = "reserved", "verified", "live", "removed", "overlay dropped"
+REPAIRED = "repaired"
 HISTORY: Final = "history only"
 BREACH: Final = "rail breach"
 DIFFERS: Final = "differs"
