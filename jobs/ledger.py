@@ -1,9 +1,9 @@
 """The ledger of generations in Delta, without Spark: a token is reserved there before the first block is written."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -17,6 +17,7 @@ from jobs.spec import Settings
 from serving.clock import Clock, instant, microseconds
 from serving.errors import HeadUnreadable
 from serving.head import Head, parse_head
+from serving.refusals import MOST_DATES, Refusal
 from serving.store import Outcome
 
 RESERVED, VERIFIED, LIVE, REMOVED, OVERLAY_DROPPED = "reserved", "verified", "live", "removed", "overlay dropped"
@@ -24,6 +25,7 @@ REPAIRED = "repaired"
 HISTORY: Final = "history only"
 BREACH: Final = "rail breach"
 DIFFERS: Final = "differs"
+REFUSED = (HISTORY, BREACH, DIFFERS)
 NO_GENERATION = 0  # the token of what was never built
 TRIES = 20
 MANY_FILES = 100  # some three weeks of daily publications, and a quarter of a second to read
@@ -86,10 +88,14 @@ class Generation:
 
 @dataclass(frozen=True)
 class History:
-    """All generations of a pipeline by token, and the last heads of the epochs whose overlays were dropped."""
+    """All generations of a pipeline by token, and the last heads of the epochs whose overlays were dropped.
+
+    `refused` says by as_of date why scores are not live: the newest dates, the newest of them first.
+    """
 
     generations: tuple[Generation, ...] = ()
     dropped: tuple[Head, ...] = ()
+    refused: Mapping[date, Refusal] = field(default_factory=dict)
 
     @property
     def turns(self) -> list[Turn]:
@@ -171,7 +177,7 @@ class Ledger:
         dropped = (_head(row) for row in rows if row["event"] == OVERLAY_DROPPED)
         known = (row for row in rows if row["token"] != NO_GENERATION)
         generations = (_generation(token, list(events)) for token, events in groupby(known, key=itemgetter("token")))
-        return History(tuple(generations), tuple(head for head in dropped if head))
+        return History(tuple(generations), tuple(head for head in dropped if head), _refused(rows))
 
     def _append(self, table: DeltaTable, events: Iterable[tuple[str, Entry]], how: CommitProperties) -> None:
         now = self.clock.now()
@@ -221,6 +227,22 @@ def _generation(token: int, rows: list[dict[str, Any]]) -> Generation:
         turns=tuple(turns),
         removed=any(row["event"] == REMOVED for row in rows),
     )
+
+
+def _refused(rows: list[dict[str, Any]]) -> dict[date, Refusal]:
+    """Return the last word on each date that did not go live, or was taken back, and did not go live since."""
+    found: dict[date, Refusal] = {}
+    live: datetime | None = None
+    for row in sorted(rows, key=itemgetter("at")):
+        as_of, event, at = row["as_of"], row["event"], microseconds(row["at"])
+        if event in REFUSED:
+            found[as_of.date()] = Refusal(event, row["note"], at)
+        elif event == LIVE:
+            if live is not None and live > as_of:
+                found[live.date()] = Refusal("rolled back", row["note"], at)
+            found.pop(as_of.date(), None)
+            live = as_of
+    return dict(sorted(found.items(), reverse=True)[:MOST_DATES])
 
 
 def _turn(row: dict[str, Any]) -> Turn:

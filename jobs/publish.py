@@ -210,8 +210,8 @@ class _Publication:
         if outcome != "live":
             raise self._overtaken(head, REFUSED[outcome])
         self.refusals.clear(self.run.as_of.date())
-        if standing.live is not None and standing.live.overtakes(head.as_of):
-            self._tell(instant(standing.live.as_of).date(), "rolled back", self.warrant.note)
+        if standing.before is not None and standing.before.overtakes(head.as_of):
+            self._tell(instant(standing.before.as_of).date(), "rolled back", self.warrant.note)
         LOG.info("generation %d is live: %d scores", head.token, head.rows)
 
     def _overtaken(self, head: Head, why: str) -> Overtaken:
@@ -244,6 +244,7 @@ class _Publication:
     def _tell(self, as_of: date, verdict: Verdict, reason: str) -> None:
         """Say beside the head why a date is not live."""
         with suppress(ServingError):  # it is on record, and a full Redis must not fail a run that fills history
+            self.store.register(self.run.pipeline.name)
             self.refusals.put(as_of, Refusal(verdict, reason, microseconds(self.run.clock.now())))
 
     def _record(self, verdict: str, entry: Entry, measures: list[Measure]) -> None:

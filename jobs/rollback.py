@@ -103,7 +103,8 @@ def _stand_by(store: Store, ledger: Ledger, before: Head, head: Head) -> None:
 
 
 def _tell(refusals: RefusalStore, ledger: Ledger, before: Head, entry: Entry) -> None:
-    """Say beside the head why the date that was live is not any more."""
-    now = microseconds(ledger.clock.now())
-    refusals.put(instant(before.as_of).date(), Refusal("rolled back", entry.note, now))
+    """Say beside the head why the date that was live is not any more, where it is the newer one."""
+    now, as_of = microseconds(ledger.clock.now()), microseconds(entry.as_of)
+    if before.overtakes(as_of):
+        refusals.put(instant(before.as_of).date(), Refusal("rolled back", entry.note, now))
     refusals.clear(entry.as_of.date())

@@ -9,7 +9,6 @@ from jobs.spec import Pipeline
 from jobs.standing import Standing
 from serving.clock import instant
 from serving.head import Head
-from serving.refusals import RefusalStore
 from serving.store import Store
 
 IN_HOURS = timedelta(days=3)
@@ -36,7 +35,7 @@ class Status:
         standing = Standing.seen(self.store, self.ledger, self.name)
         yield from (f"  {line}" for line in self._live(standing))
         yield from (f"  {line}" for line in self._kept(standing))
-        for as_of, refusal in RefusalStore(self.store, self.name).read().items():
+        for as_of, refusal in standing.history.refused.items():
             yield f"  refused  {as_of}: {refusal.verdict}, {refusal.reason} ({_minute(instant(refusal.at))})"
 
     def table(self, most: int) -> Iterator[str]:

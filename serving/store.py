@@ -80,7 +80,7 @@ class Store:
                 )
 
     def register(self, pipeline: str) -> None:
-        """Add `pipeline` to the set that the service lists; done before its first swap."""
+        """Add `pipeline` to the set that the service lists; done before its first swap or refusal."""
         self.ask("SADD", PIPELINES, pipeline)
 
     def observe(self, pipeline: str) -> tuple[bytes | None, Head | None]:
