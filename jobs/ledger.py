@@ -126,6 +126,11 @@ class Ledger:
         name = f"publications/{pipeline}"
         return cls(settings.table(name), name, clock)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the lake has the table."""
+        return DeltaTable.is_deltatable(self.path)
+
     def reserve(self, wanted: Entry, above: int) -> Entry:
         """Return the entry with a token that nobody else has, above `above` and all that were reserved before.
 
@@ -171,7 +176,7 @@ class Ledger:
 
     def read(self) -> History:
         """Return what the ledger has, nothing where there is none: a few rows a day, so that they fit in memory."""
-        if not DeltaTable.is_deltatable(self.path):
+        if not self.is_there:
             return History()
         rows = sorted(_rows(DeltaTable(self.path)), key=itemgetter("token"))
         dropped = (_head(row) for row in rows if row["event"] == OVERLAY_DROPPED)

@@ -30,12 +30,13 @@ from serving.store import Outcome, Store
 LOG = logging.getLogger(__name__)
 SALTS = 8
 NEEDLESS = "nothing to do"
+AGAIN = "Run the task again: it decides anew which of the two is newer"
 REFUSED: dict[Outcome, str] = {
-    "older": "another generation went live meanwhile, of a newer as_of",
-    "epoch": "a rollback or a forced publication came in between",
-    "moved": "a rollback or another publication came in between",
-    "unclaimed": "another publication began meanwhile, or Redis was emptied",
-    "unreadable": "what is live has a head that cannot be read",
+    "older": f"another generation went live meanwhile, of a newer as_of. {AGAIN}",
+    "epoch": f"a rollback or a forced publication came in between. {AGAIN}",
+    "moved": f"a rollback or another publication came in between. {AGAIN}",
+    "unclaimed": f"another publication began meanwhile, or Redis was emptied. {AGAIN}",
+    "unreadable": "what is live has a head that cannot be read by now. `scoreline republish` replaces that",
 }
 
 
@@ -216,10 +217,7 @@ class _Publication:
 
     def _overtaken(self, head: Head, why: str) -> Overtaken:
         self._discard(head)
-        return Overtaken(
-            f"{head.pipeline}: generation {head.token} did not go live: {why}. Run the task again: it decides anew "
-            "which of the two is newer"
-        )
+        return Overtaken(f"{head.pipeline}: generation {head.token} did not go live: {why}")
 
     def _discard(self, head: Head) -> None:
         """Free what a generation takes that will not go live; what stays, the next publication finds."""

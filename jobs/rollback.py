@@ -29,13 +29,19 @@ def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> H
     Where one was cut off after its swap, that one is brought to its end and goes no further: it may be run again.
 
     Raises:
-        RollbackRefused: there is no such generation, not all of its blocks are there, or the head moved meanwhile.
+        RollbackRefused: there is no such generation or no ledger, not all of its blocks are there, or the head moved
+            meanwhile.
         ServingError: Redis is away or refuses.
     """
     standing = Standing.seen(store, ledger, pipeline.name)
     if standing.live is None:
         raise RollbackRefused(
             f"{pipeline.name}: nothing is live to go back from: run `scoreline republish {pipeline.name}`"
+        )
+    if not ledger.is_there:
+        raise RollbackRefused(
+            f"{pipeline.name}: the lake has no {ledger.name}, which says what was live before: correct SCORELINE_LAKE, "
+            f"or publish the date that is wanted, `scoreline publish {pipeline.name} --day D --force REASON`"
         )
     before = _left_by_one_cut_off(standing, wish)
     head = standing.live

@@ -19,7 +19,7 @@ from jobs.run import Run
 from serving.clock import Clock, microseconds
 from serving.errors import StoreUnavailable
 from serving.head import Overlay
-from serving.keys import block_key
+from serving.keys import block_key, head_key
 from serving.refusals import RefusalStore
 from serving.store import Store
 from tests.conftest import free_port
@@ -165,6 +165,20 @@ def test_who_was_overtaken_does_not_go_live(
     assert head is not None
     assert head.as_of == microseconds(next_run.as_of)
     assert publish(run, jobs_redis_url) == "history only"
+
+
+def test_a_head_that_becomes_unreadable_meanwhile_is_not_met_again_by_the_same_task(
+    run: Run, store: Store, jobs_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = generation.write
+
+    def damaged(*given: Any) -> None:
+        real(*given)
+        store.ask("SET", head_key(run.pipeline.name), "{}")
+
+    monkeypatch.setattr(generation, "write", damaged)
+    with pytest.raises(Overtaken, match=r"`scoreline republish` replaces that$"):
+        publish(run, jobs_redis_url)
 
 
 def test_scores_that_change_meanwhile_do_not_mix(

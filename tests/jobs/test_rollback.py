@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import date
+from shutil import rmtree
 
 import pytest
 
@@ -172,3 +173,11 @@ def test_one_that_is_live_and_on_record_does_not_fail_for_what_is_said_of_it(
 def test_without_anything_live_it_says_what_to_run(site: Site) -> None:
     with pytest.raises(RollbackRefused, match="run `scoreline republish purchase_propensity`"):
         back(site)
+
+
+def test_without_a_ledger_it_says_so_and_what_is_live_stays(site: Site) -> None:
+    live = site.publish(1)
+    rmtree(site.ledger.path)
+    with pytest.raises(RollbackRefused, match=r"no publications/purchase_propensity, .* correct SCORELINE_LAKE"):
+        back(site)
+    assert site.store.head(NAME) == live
