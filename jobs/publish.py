@@ -194,8 +194,8 @@ class _Publication:
             published_at=microseconds(run.clock.now()),
             fallback=self.warrant.lost.fallback if self.warrant.lost else fallback_of(run, self.partition.scores),
         )
-        overlay, anew = run.pipeline.publication.overlay, self.warrant.kind == "forced"
-        return standing.placed(head, overlay=overlay, anew=anew)
+        place = standing.apart if self.warrant.kind == "forced" else standing.placed
+        return place(head, run.pipeline.publication)
 
     def _go_live(self, head: Head, standing: Standing) -> None:
         def swap() -> Outcome:

@@ -49,7 +49,7 @@ def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> H
         before, standing = standing.live, replace(standing, history=ledger.admit(standing.live))
         target = _target(pipeline.name, standing.history, before, wish.to)
         _require_whole(store, target)
-        head = standing.placed(target, overlay=pipeline.publication.overlay, anew=True)
+        head = standing.apart(target, pipeline.publication)
     note = f"rollback from generation {before.token}" + (f": {wish.reason}" if wish.reason else "")
     entry = replace(Entry.of(head, note), run_id=wish.run_id)
     if ledger.go_live(entry, lambda: store.replace(standing.record, head)) != "live":
