@@ -30,7 +30,7 @@ NO_GENERATION = 0  # the token of what was never built
 TRIES = 20
 MANY_FILES = 100  # some three weeks of daily publications, and a quarter of a second to read
 GRACE = timedelta(seconds=10)  # no reader holds a head longer
-BEFORE_MANIFESTS = 0  # the epoch, for the order of what went live before the ledger kept manifests
+UNKNOWN = 0  # the epoch, for the order of what went live with a manifest that this version cannot read
 
 Order = tuple[int, int, int]
 
@@ -65,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Turn:
-    """One time that a generation was live: since when, in which order, and with which head, if that is known."""
+    """One time that a generation was live: since when, in which order, and with which head, if that can be read."""
 
     token: int
     at: datetime
@@ -215,7 +215,7 @@ def _row(event: str, entry: Entry, now: datetime) -> dict[str, object]:
 
 def _head(row: dict[str, Any]) -> Head | None:
     """Return the row's manifest, if it has one that this version can read."""
-    record = row.get("manifest")
+    record = row["manifest"]
     with suppress(HeadUnreadable):
         return parse_head(record.encode()) if record else None
     return None
@@ -252,5 +252,5 @@ def _refused(rows: list[dict[str, Any]]) -> dict[date, Refusal]:
 
 def _turn(row: dict[str, Any]) -> Turn:
     head = _head(row)
-    order = head.order if head else (BEFORE_MANIFESTS, microseconds(row["as_of"]), row["token"])
+    order = head.order if head else (UNKNOWN, microseconds(row["as_of"]), row["token"])
     return Turn(row["token"], row["at"], order, head)

@@ -154,17 +154,6 @@ def test_many_small_files_become_one_and_say_the_same(project: Project, ledger: 
     assert project.lake.read(ledger.name).count() == MANY_FILES + 1
 
 
-def test_a_ledger_from_before_manifests_is_read_and_gets_the_column(tmp_path: Path, project: Project) -> None:
-    old = publications_table(NAME)
-    project.lake.create(replace(old, columns=tuple(one for one in old.columns if one.name != "manifest")))
-    ledger = Ledger.of(project.settings, NAME, Clock())
-    ledger.write([(LIVE, replace(Entry.of(head(4)), manifest=None))])
-    assert [(turn.token, turn.head) for turn in ledger.read().turns] == [(4, None)]
-    project.lake.create(old)
-    live(ledger, head(5))
-    assert [(turn.token, turn.head) for turn in ledger.read().turns] == [(4, None), (5, head(5))]
-
-
 def test_no_ledger_is_an_empty_history(tmp_path: Path) -> None:
     assert Ledger.of(Settings(lake=str(tmp_path)), NAME, Clock()).read().generations == ()
 

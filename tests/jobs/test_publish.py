@@ -57,9 +57,9 @@ def test_an_older_date_is_history_only(
     filled: Project, run: Run, next_run: Run, store: Store, jobs_redis_url: str
 ) -> None:
     assert publish(next_run, jobs_redis_url) == "live"
-    live = store.observe("purchase_propensity")[0]
+    live = store.record("purchase_propensity")
     assert publish(run, jobs_redis_url) == "history only"
-    assert store.observe("purchase_propensity")[0] == live
+    assert store.record("purchase_propensity") == live
     refused = filled.lake.read("publications/purchase_propensity").where("event = 'history only'").collect()
     assert any("as of 1998-06-03 is newer" in row.note for row in refused)
 
@@ -85,7 +85,7 @@ def test_a_generation_that_differs_is_found(
     run: Run, store: Store, jobs_redis_url: str, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(run, jobs_redis_url)
-    live = store.observe("purchase_propensity")[0]
+    live = store.record("purchase_propensity")
     real = generation.read_back
 
     def after_damage(spread: DataFrame, built: generation.Generation) -> object:
@@ -104,7 +104,7 @@ def test_a_generation_that_differs_is_found(
         patched.setattr(generation, "read_back", after_damage)
         with pytest.raises(GenerationDiffers, match=r"generation \d+") as differs:
             publish(run, jobs_redis_url)
-    assert store.observe("purchase_propensity")[0] == live
+    assert store.record("purchase_propensity") == live
     refusal = refusals.read()[run.as_of.date()]
     assert (refusal.verdict, refusal.reason) == ("differs", str(differs.value))
     names = raw(store).scan_iter(match="scoreline:{purchase_propensity:*")
