@@ -29,7 +29,7 @@ REMEDIES = {
     "WRONGTYPE": "one of Scoreline's keys is somebody else's: remove it, or name a database of its own in the URL",
     "READONLY": "it is a replica: name its master, or its sentinels, in SCORELINE_REDIS_URL",
     "NOREPLICAS": "it has fewer replicas than min-replicas-to-write: start them",
-    "": "correct SCORELINE_REDIS_URL, or look into its log",
+    "": "compare its version and its users with infra/redis, and correct SCORELINE_REDIS_URL",
 }
 IN_SCRIPT = "user executing the script"  # Redis 7 has no code for what a script's user may not do
 AWAY = (NotConnected, TooLate, ClusterDownError, TryAgainError)

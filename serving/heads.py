@@ -58,11 +58,12 @@ class Heads:
         commands += [("HGETALL", refusals_key(name)) for name in pipelines]
         replies = await self._link.ask(commands) if pipelines else []
         records, refusals = replies[: len(pipelines)], replies[len(pipelines) :]
-        found = dict(zip(pipelines, records, strict=True))
-        headless = [name for name, record in found.items() if record is None]
-        plans = [self._shown(name, record) for name, record in found.items() if record is not None]
+        plans = [
+            self._shown(name, record) for name, record in zip(pipelines, records, strict=True) if record is not None
+        ]
         heads = [plan.head for plan in plans if plan is not None]
         told = dict(zip(pipelines, map(_refusals, refusals), strict=True))
+        headless = [name for name, record in zip(pipelines, records, strict=True) if record is None]
         return Live(heads, len(plans) - len(heads), told, headless)
 
     def verified(self, plan: Plan, record: Reply) -> Plan | ServingError:

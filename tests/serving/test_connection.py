@@ -245,7 +245,7 @@ def test_what_a_redis_refuses_is_said_with_what_to_do(servers: ExitStack, tmp_pa
     assert "it is full: raise its maxmemory" in refused("SET", one, "1")
     assert "it is full: raise its maxmemory" in refused("EVAL", script, "1", one)
     server.config_set("maxmemory", 0)
-    assert "correct SCORELINE_REDIS_URL" in refused("NO-COMMAND")
+    assert "compare its version and its users with infra/redis" in refused("NO-COMMAND")
 
 
 def test_a_redis_that_cannot_save_says_to_make_room(servers: ExitStack, tmp_path: Path) -> None:
