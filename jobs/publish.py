@@ -7,11 +7,9 @@ from datetime import date
 from functools import cached_property
 from typing import Literal
 
-from jobs import generation as blocks
 from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
-from jobs.generation import Generation
 from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, Entry, Ledger
-from jobs.partition import Partition, partition_behind, partition_of
+from jobs.partition import Partition, build, partition_behind, partition_of
 from jobs.prior import fallback_of
 from jobs.quality import Measure, count
 from jobs.rails import findings
@@ -19,16 +17,14 @@ from jobs.retention import Retention
 from jobs.run import CHAMPION, Run
 from jobs.standing import Standing
 from jobs.tables import publications_table
-from serving.blocks import Tally
 from serving.clock import instant, microseconds
-from serving.errors import BlockCorrupt, HashCollision, HeadUnreadable, ServingError, TornGeneration
+from serving.errors import HeadUnreadable, ServingError, TornGeneration
 from serving.head import Head, Model
 from serving.layout import Layout
 from serving.refusals import Refusal, RefusalStore, Verdict
 from serving.store import Outcome, Store
 
 LOG = logging.getLogger(__name__)
-SALTS = 8
 NEEDLESS = "nothing to do"
 AGAIN = "Run the task again: it decides anew which of the two is newer"
 REFUSED: dict[Outcome, str] = {
@@ -248,40 +244,3 @@ class _Publication:
     def _record(self, verdict: str, entry: Entry, measures: list[Measure]) -> None:
         published = Measure("", "verdict", "", verdict in (LIVE, HISTORY), f"{verdict} {entry.note}".strip())
         self.run.record("publish", [published, count("generation", entry.token), *measures])
-
-
-def build(partition: Partition, draft: Head, redis_url: str) -> Head:
-    """Write the blocks under the first salt that keeps all keys apart, read them back, and return the head for them."""
-    for salt in range(SALTS):
-        layout = replace(draft.layout, salt=salt)
-        generation = Generation(redis_url, draft.pipeline, draft.token, layout)
-        try:
-            blocks.write(partition.scores, generation, partition.tally.rows)
-        except HashCollision as collision:
-            LOG.warning("%s: drawing another salt", collision)
-            continue
-        return replace(draft, layout=layout, checksum=_verified(partition, generation).checksum)
-    raise GenerationDiffers(f"{draft.pipeline}: keys share a hash under each of {SALTS} salts; are the keys unique?")
-
-
-def _verified(partition: Partition, generation: Generation) -> Tally:
-    """Return the tally of the partition, if all blocks that Redis holds have the same."""
-    table = partition.tally_under(generation.layout)
-    spread = partition.scores.sparkSession.range(generation.layout.buckets)
-    try:
-        redis = blocks.read_back(spread, generation)
-    except (BlockCorrupt, TornGeneration) as fault:
-        raise _differs(generation, str(fault)) from fault
-    if table != redis:
-        raise _differs(
-            generation, f"{redis.rows} rows, checksum {redis.checksum}; {table.rows}, {table.checksum} expected"
-        )
-    LOG.info("generation %d: %d rows read back and equal to the table", generation.token, redis.rows)
-    return table
-
-
-def _differs(generation: Generation, what: str) -> GenerationDiffers:
-    return GenerationDiffers(
-        f"{generation.pipeline}: generation {generation.token} in Redis is not what the scores table has: {what}. "
-        "It did not go live; run the task again"
-    )
