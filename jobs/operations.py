@@ -86,9 +86,10 @@ def verify(pipeline: str, run_id: str, repair: bool) -> None:  # noqa: FBT001  r
     if head is None:
         raise DataFault(f"{pipeline}: nothing is live to verify; `scoreline status {pipeline}` says why")
     with started_run(pipeline, _day(head), run_id, "jobs.verify") as run:
-        from jobs import verify as blocks
+        from jobs.verify import repair as repair_live
+        from jobs.verify import verify as verify_live
 
-        click.echo((blocks.repair if repair else blocks.verify)(run, url, head))
+        click.echo((repair_live if repair else verify_live)(run, url, head))
 
 
 @click.command()
