@@ -24,7 +24,8 @@ ROWS_A_TASK = 1_000_000  # 12 bytes each in the Python worker: what one task hol
 EXAMPLES = 5  # buckets that a comparison names
 TALLY = "rows BIGINT, checksum STRING, collided BOOLEAN"
 CHUNKS = "task INT, chunk BINARY"
-COMPARISON = "blocks BIGINT, lacking BIGINT, differing BIGINT, repaired BIGINT, examples ARRAY<BIGINT>"
+COMPARISON = "blocks BIGINT, lacking BIGINT, differing BIGINT, examples ARRAY<BIGINT>"
+REPAIRED = "blocks BIGINT"
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,23 @@ class Generation:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many blocks were compared, are missing in Redis, differ there, and were repaired; and some such buckets."""
+    """How many blocks were compared, are missing in Redis, and differ there; and some such buckets."""
 
     blocks: int = 0
     lacking: int = 0
     differing: int = 0
-    repaired: int = 0
     examples: Sequence[int] = ()
+
+    @property
+    def wrong(self) -> int:
+        """How many are not as they must be."""
+        return self.lacking + self.differing
 
     def __add__(self, other: "Comparison") -> "Comparison":
         return Comparison(
             self.blocks + other.blocks,
             self.lacking + other.lacking,
             self.differing + other.differing,
-            self.repaired + other.repaired,
             [*self.examples, *other.examples][:EXAMPLES],
         )
 
@@ -74,14 +78,18 @@ def write(scores: DataFrame, generation: Generation, rows: int) -> None:
         raise HashCollision(f"two keys of {generation.pipeline} have one hash under salt {generation.layout.salt}")
 
 
-def compare(scores: DataFrame, generation: Generation, rows: int, *, repair: bool = False) -> Comparison:
-    """Compare each block in Redis with what `scores`, the rows that the generation was made of, say it must be.
-
-    `repair` writes the blocks that are missing or differ once more, while the head still names the generation.
-    """
+def compare(scores: DataFrame, generation: Generation, rows: int) -> Comparison:
+    """Compare each block in Redis with what `scores`, the rows that the generation was made of, say it must be."""
     spread, tasks = _by_task(scores, generation, rows)
-    task = partial(_compare_task, generation, tasks, repair)
-    return sum((Comparison(*row) for row in _collected(spread.mapInArrow(task, COMPARISON))), Comparison())
+    found = _collected(spread.mapInArrow(partial(_compare_task, generation, tasks), COMPARISON))
+    return sum((Comparison(*row) for row in found), Comparison())
+
+
+def repair(scores: DataFrame, generation: Generation, rows: int) -> int:
+    """Write the blocks that are missing or differ once more, while the head names the generation; return how many."""
+    spread, tasks = _by_task(scores, generation, rows)
+    found = _collected(spread.mapInArrow(partial(_repair_task, generation, tasks), REPAIRED))
+    return sum(int(row.blocks) for row in found)
 
 
 def expected(scores: DataFrame, layout: Layout) -> Tally:
@@ -163,33 +171,36 @@ def _write_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordB
     yield _row(tally(hashed, [scores]))
 
 
-def _compare_task(
-    generation: Generation,
-    tasks: int,
-    repair: bool,  # noqa: FBT001  reason: Spark gives the batches last, and by place
-    batches: Iterator[pa.RecordBatch],
-) -> Iterator[pa.RecordBatch]:
-    buckets = generation.buckets_of(_task(), tasks)
-    hashed, scores = _sorted(generation.layout, batches)
+def _compare_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     total = Comparison()
     with Store(generation.redis_url) as store:
-        right = pack_buckets(generation.layout, generation.token, buckets, hashed, [scores])
-        for part in in_batches(right, BATCH):
-            total += _compared(store, generation, dict(part), repair=repair)
+        for right, wrong in _compared(store, generation, tasks, batches):
+            lacking = sum(block is None for block in wrong.values())
+            total += Comparison(len(right), lacking, len(wrong) - lacking, list(wrong)[:EXAMPLES])
     yield pa.RecordBatch.from_pylist([asdict(total)])
 
 
-def _compared(store: Store, generation: Generation, right: dict[int, bytes], *, repair: bool) -> Comparison:
-    """Compare the blocks of some buckets with the right ones."""
-    pipeline, token = generation.pipeline, generation.token
-    wrong = {bucket: block for bucket, block in store.find_blocks(pipeline, token, right) if block != right[bucket]}
-    lacking = sum(block is None for block in wrong.values())
-    repaired = 0
-    if wrong and repair:
-        live = store.head(pipeline)
-        if live is not None and live.token == token:
-            repaired = store.write_blocks(pipeline, token, ((bucket, right[bucket]) for bucket in wrong))
-    return Comparison(len(right), lacking, len(wrong) - lacking, repaired, list(wrong)[:EXAMPLES])
+def _repair_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    pipeline, token, total = generation.pipeline, generation.token, 0
+    with Store(generation.redis_url) as store:
+        for right, wrong in _compared(store, generation, tasks, batches):
+            live = store.head(pipeline) if wrong else None
+            if live is not None and live.token == token:
+                total += store.write_blocks(pipeline, token, ((bucket, right[bucket]) for bucket in wrong))
+    yield pa.RecordBatch.from_pylist([{"blocks": total}])
+
+
+def _compared(
+    store: Store, generation: Generation, tasks: int, batches: Iterator[pa.RecordBatch]
+) -> Iterator[tuple[dict[int, bytes], dict[int, bytes | None]]]:
+    """Give the right blocks of a task's buckets, some at a time, and those of Redis that are not like them."""
+    hashed, scores = _sorted(generation.layout, batches)
+    buckets, token = generation.buckets_of(_task(), tasks), generation.token
+    packed = pack_buckets(generation.layout, token, buckets, hashed, [scores])
+    for part in in_batches(packed, BATCH):
+        right = dict(part)
+        found = store.find_blocks(generation.pipeline, token, right)
+        yield right, {bucket: block for bucket, block in found if block != right[bucket]}
 
 
 def _tally_task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -1,9 +1,9 @@
 """The ledger of generations in Delta, without Spark: a token is reserved there before the first block is written."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -17,17 +17,20 @@ from jobs.spec import Settings
 from serving.clock import Clock, instant, microseconds
 from serving.errors import HeadUnreadable
 from serving.head import Head, parse_head
+from serving.refusals import MOST_DATES, Refusal
 from serving.store import Outcome
 
 RESERVED, VERIFIED, LIVE, REMOVED, OVERLAY_DROPPED = "reserved", "verified", "live", "removed", "overlay dropped"
+REPAIRED = "repaired"
 HISTORY: Final = "history only"
 BREACH: Final = "rail breach"
 DIFFERS: Final = "differs"
+REFUSED = (HISTORY, BREACH, DIFFERS)
 NO_GENERATION = 0  # the token of what was never built
 TRIES = 20
 MANY_FILES = 100  # some three weeks of daily publications, and a quarter of a second to read
 GRACE = timedelta(seconds=10)  # no reader holds a head longer
-BEFORE_MANIFESTS = 0  # the epoch, for the order of what went live before the ledger kept manifests
+UNKNOWN = 0  # the epoch, for the order of what went live with a manifest that this version cannot read
 
 Order = tuple[int, int, int]
 
@@ -62,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Turn:
-    """One time that a generation was live: since when, in which order, and with which head, if that is known."""
+    """One time that a generation was live: since when, in which order, and with which head, if that can be read."""
 
     token: int
     at: datetime
@@ -85,10 +88,14 @@ class Generation:
 
 @dataclass(frozen=True)
 class History:
-    """All generations of a pipeline by token, and the last heads of the epochs whose overlays were dropped."""
+    """All generations of a pipeline by token, and the last heads of the epochs whose overlays were dropped.
+
+    `refused` says by as_of date why scores are not live: the newest dates, the newest of them first.
+    """
 
     generations: tuple[Generation, ...] = ()
     dropped: tuple[Head, ...] = ()
+    refused: Mapping[date, Refusal] = field(default_factory=dict)
 
     @property
     def turns(self) -> list[Turn]:
@@ -118,6 +125,11 @@ class Ledger:
         """Return the ledger of a pipeline."""
         name = f"publications/{pipeline}"
         return cls(settings.table(name), name, clock)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the lake has the table."""
+        return DeltaTable.is_deltatable(self.path)
 
     def reserve(self, wanted: Entry, above: int) -> Entry:
         """Return the entry with a token that nobody else has, above `above` and all that were reserved before.
@@ -164,13 +176,13 @@ class Ledger:
 
     def read(self) -> History:
         """Return what the ledger has, nothing where there is none: a few rows a day, so that they fit in memory."""
-        if not DeltaTable.is_deltatable(self.path):
+        if not self.is_there:
             return History()
         rows = sorted(_rows(DeltaTable(self.path)), key=itemgetter("token"))
         dropped = (_head(row) for row in rows if row["event"] == OVERLAY_DROPPED)
         known = (row for row in rows if row["token"] != NO_GENERATION)
         generations = (_generation(token, list(events)) for token, events in groupby(known, key=itemgetter("token")))
-        return History(tuple(generations), tuple(head for head in dropped if head))
+        return History(tuple(generations), tuple(head for head in dropped if head), _refused(rows))
 
     def _append(self, table: DeltaTable, events: Iterable[tuple[str, Entry]], how: CommitProperties) -> None:
         now = self.clock.now()
@@ -203,7 +215,7 @@ def _row(event: str, entry: Entry, now: datetime) -> dict[str, object]:
 
 def _head(row: dict[str, Any]) -> Head | None:
     """Return the row's manifest, if it has one that this version can read."""
-    record = row.get("manifest")
+    record = row["manifest"]
     with suppress(HeadUnreadable):
         return parse_head(record.encode()) if record else None
     return None
@@ -222,7 +234,23 @@ def _generation(token: int, rows: list[dict[str, Any]]) -> Generation:
     )
 
 
+def _refused(rows: list[dict[str, Any]]) -> dict[date, Refusal]:
+    """Return the last word on each date that did not go live, or was taken back, and did not go live since."""
+    found: dict[date, Refusal] = {}
+    live: datetime | None = None
+    for row in sorted(rows, key=itemgetter("at")):
+        as_of, event, at = row["as_of"], row["event"], microseconds(row["at"])
+        if event in REFUSED:
+            found[as_of.date()] = Refusal(event, row["note"], at)
+        elif event == LIVE:
+            if live is not None and live > as_of:
+                found[live.date()] = Refusal("rolled back", row["note"], at)
+            found.pop(as_of.date(), None)
+            live = as_of
+    return dict(sorted(found.items(), reverse=True)[:MOST_DATES])
+
+
 def _turn(row: dict[str, Any]) -> Turn:
     head = _head(row)
-    order = head.order if head else (BEFORE_MANIFESTS, microseconds(row["as_of"]), row["token"])
+    order = head.order if head else (UNKNOWN, microseconds(row["as_of"]), row["token"])
     return Turn(row["token"], row["at"], order, head)

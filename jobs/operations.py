@@ -86,9 +86,10 @@ def verify(pipeline: str, run_id: str, repair: bool) -> None:  # noqa: FBT001  r
     if head is None:
         raise DataFault(f"{pipeline}: nothing is live to verify; `scoreline status {pipeline}` says why")
     with started_run(pipeline, _day(head), run_id, "jobs.verify") as run:
+        from jobs.verify import repair as repair_live
         from jobs.verify import verify as verify_live
 
-        click.echo(verify_live(run, url, head, repair=repair))
+        click.echo((repair_live if repair else verify_live)(run, url, head))
 
 
 @click.command()
@@ -102,15 +103,17 @@ def republish(pipeline: str, run_id: str) -> None:
         standing, url = Standing.seen(place.store, place.ledger, pipeline), place.store.url
     lost = standing.lost
     if lost is None and standing.live is None:
-        raise DataFault(f"{pipeline}: nothing ever went live; run `scoreline publish {pipeline} --day D`")
+        force = " --force REASON" if standing.fault else ""
+        raise DataFault(f"{pipeline}: nothing ever went live; run `scoreline publish {pipeline} --day D{force}`")
     if lost is None:
         click.echo(f"{pipeline}: what went live last is live; nothing to do (`scoreline verify` compares its blocks)")
         return
     with started_run(pipeline, _day(lost), run_id, "jobs.publish") as run:
-        from jobs.publish import Warrant, publish
+        from jobs.publish import NEEDLESS, Warrant, publish
 
-        verdict = publish(run, url, Warrant("republished", f"Redis had lost {_named(lost)}"))
-        click.echo(f"{pipeline}: {verdict}: the scores as of {run.as_of:%Y-%m-%d}")
+        verdict = publish(run, url, Warrant("republished", f"Redis had lost {_named(lost)}", lost))
+        overtaken, back = f"{_named(lost)} was overtaken meanwhile", f"the scores as of {run.as_of:%Y-%m-%d}"
+        click.echo(f"{pipeline}: {verdict}: {overtaken if verdict == NEEDLESS else back}")
 
 
 OPERATIONS = (status, generations, rollback, verify, republish)

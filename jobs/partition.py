@@ -1,19 +1,25 @@
-"""The partition of the scores table that a generation is made of."""
+"""The partition of the scores table that a generation is made of, and the making of it."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import astuple, dataclass, replace
+from datetime import timedelta
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs import generation as blocks
-from jobs.errors import NothingToPublish
+from jobs.errors import GenerationDiffers, NothingToPublish
+from jobs.generation import Generation
 from jobs.lake import Lake
 from jobs.run import CHAMPION, Run
 from serving.blocks import Tally
 from serving.clock import instant
+from serving.errors import BlockCorrupt, HashCollision, TornGeneration
 from serving.head import Head
 from serving.layout import Layout
 
+LOG = logging.getLogger(__name__)
+SALTS = 8
 FINITE = "coalesce(abs(score) < float('Infinity'), false)"
 ORIGIN = ("model_name", "model_version", "model_digest", "events_version")
 
@@ -51,6 +57,18 @@ def partition_of(run: Run) -> Partition:
     return Partition(scores, origin, blocks.expected(scores, Layout.fitting(1, 1)), total - finite)
 
 
+def partition_behind(lake: Lake, head: Head) -> Partition:
+    """Return the partition that the generation of `head` was made of, or raise `NothingToPublish`."""
+    scores, name, as_of = rows_of(lake, head), head.pipeline, instant(head.as_of).date()
+    if scores is None:
+        raise NothingToPublish(
+            f"scores/{name} has no more what generation {head.token} as of {as_of} was made of. To let go live what it "
+            f"has now: `scoreline publish {name} --day {as_of - timedelta(days=1)} --force REASON`"
+        )
+    origin = Row(**dict(zip(ORIGIN, (*astuple(head.model), head.events_version), strict=True)))
+    return Partition(scores, origin, blocks.expected(scores, Layout.fitting(1, 1)), nulls=0)
+
+
 def rows_of(lake: Lake, head: Head) -> DataFrame | None:
     """Return the rows (key, score) that the generation of `head` was made of, or None where the lake has them no more.
 
@@ -66,3 +84,40 @@ def rows_of(lake: Lake, head: Head) -> DataFrame | None:
     made = Tally(head.rows, head.checksum)
     scores = (one.select("key", "score") for one in candidates)
     return next((rows for rows in scores if blocks.expected(rows, head.layout) == made), None)
+
+
+def build(partition: Partition, draft: Head, redis_url: str) -> Head:
+    """Write the blocks under the first salt that keeps all keys apart, read them back, and return the head for them."""
+    for salt in range(SALTS):
+        layout = replace(draft.layout, salt=salt)
+        generation = Generation(redis_url, draft.pipeline, draft.token, layout)
+        try:
+            blocks.write(partition.scores, generation, partition.tally.rows)
+        except HashCollision as collision:
+            LOG.warning("%s: drawing another salt", collision)
+            continue
+        return replace(draft, layout=layout, checksum=_verified(partition, generation).checksum)
+    raise GenerationDiffers(f"{draft.pipeline}: keys share a hash under each of {SALTS} salts; are the keys unique?")
+
+
+def _verified(partition: Partition, generation: Generation) -> Tally:
+    """Return the tally of the partition, if all blocks that Redis holds have the same."""
+    table = partition.tally_under(generation.layout)
+    spread = partition.scores.sparkSession.range(generation.layout.buckets)
+    try:
+        redis = blocks.read_back(spread, generation)
+    except (BlockCorrupt, TornGeneration) as fault:
+        raise _differs(generation, str(fault)) from fault
+    if table != redis:
+        raise _differs(
+            generation, f"{redis.rows} rows, checksum {redis.checksum}; {table.rows}, {table.checksum} expected"
+        )
+    LOG.info("generation %d: %d rows read back and equal to the table", generation.token, redis.rows)
+    return table
+
+
+def _differs(generation: Generation, what: str) -> GenerationDiffers:
+    return GenerationDiffers(
+        f"{generation.pipeline}: generation {generation.token} in Redis is not what the scores table has: {what}. "
+        "It did not go live; run the task again"
+    )

@@ -7,11 +7,9 @@ from datetime import date
 from functools import cached_property
 from typing import Literal
 
-from jobs import generation as blocks
 from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
-from jobs.generation import Generation
 from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, Entry, Ledger
-from jobs.partition import Partition, partition_of
+from jobs.partition import Partition, build, partition_behind, partition_of
 from jobs.prior import fallback_of
 from jobs.quality import Measure, count
 from jobs.rails import findings
@@ -19,31 +17,35 @@ from jobs.retention import Retention
 from jobs.run import CHAMPION, Run
 from jobs.standing import Standing
 from jobs.tables import publications_table
-from serving.blocks import Tally
 from serving.clock import instant, microseconds
-from serving.errors import BlockCorrupt, HashCollision, ServingError, TornGeneration
+from serving.errors import HeadUnreadable, ServingError, TornGeneration
 from serving.head import Head, Model
 from serving.layout import Layout
 from serving.refusals import Refusal, RefusalStore, Verdict
 from serving.store import Outcome, Store
 
 LOG = logging.getLogger(__name__)
-SALTS = 8
+NEEDLESS = "nothing to do"
+AGAIN = "Run the task again: it decides anew which of the two is newer"
 REFUSED: dict[Outcome, str] = {
-    "older": "another generation went live meanwhile, of a newer as_of",
-    "epoch": "a rollback or a forced publication came in between",
-    "moved": "a rollback or another publication came in between",
-    "unclaimed": "another publication began meanwhile, or Redis was emptied",
-    "unreadable": "what is live has a head that cannot be read",
+    "older": f"another generation went live meanwhile, of a newer as_of. {AGAIN}",
+    "epoch": f"a rollback or a forced publication came in between. {AGAIN}",
+    "moved": f"a rollback or another publication came in between. {AGAIN}",
+    "unclaimed": f"another publication began meanwhile, or Redis was emptied. {AGAIN}",
+    "unreadable": "what is live has a head that cannot be read by now. `scoreline republish` replaces that",
 }
 
 
 @dataclass(frozen=True)
 class Warrant:
-    """By what right scores go live: "due" in their order and within the rails; the others whatever these say."""
+    """By what right scores go live: "due" in their order and within the rails; the others whatever these say.
+
+    "republished" brings back `lost`, a head that went live before: the rows that its generation was made of.
+    """
 
     kind: Literal["due", "forced", "republished"] = "due"
     reason: str = ""
+    lost: Head | None = None
 
     @property
     def note(self) -> str:
@@ -55,18 +57,22 @@ DUE = Warrant()
 
 
 def publish(run: Run, redis_url: str, warrant: Warrant = DUE) -> str:
-    """Publish the run's scores and return the verdict: "live", or "history only" where a newer as_of is live.
+    """Publish the run's scores and return the verdict.
+
+    "live"; "history only" where a newer as_of is live; "nothing to do" where what is to be brought back is no more what
+    Redis has lost.
 
     Raises:
-        NothingToPublish: the run's date has no scores.
+        NothingToPublish: the run's date has no scores, or not any more those of the generation to be brought back.
         RailsBreached: they are further from what went live last than the pipeline's rails allow.
         GenerationDiffers: what Redis holds is not what the table holds. What was live stays live.
         SqlRefused: the expression of the fallback's segments is refused.
         Overtaken: another generation went live meanwhile.
         Fenced: others took every token that was tried.
+        HeadUnreadable: what is live has a head that nobody can put in order.
         ServingError: Redis is away, full, or may evict what it holds.
     """
-    partition = partition_of(run)
+    partition = partition_of(run) if warrant.lost is None else partition_behind(run.lake, warrant.lost)
     run.lake.create(publications_table(run.pipeline.name))
     with Store(redis_url) as store:
         store.require_noeviction()
@@ -95,14 +101,16 @@ class _Publication:
         return self.warrant.kind == "due"
 
     def verdict(self) -> str:
-        """Go live, unless what is live is newer; return the verdict."""
-        live = self.store.head(self.run.pipeline.name) if self.in_order else None
-        if live is not None and live.overtakes(microseconds(self.run.as_of)):
-            return self._history_only(live)
+        """Go live, unless what is live or went live last is newer; return the verdict."""
+        name = self.run.pipeline.name
+        if verdict := self._idle(Standing.seen(self.store, self.ledger, name)):
+            return verdict
         entry = self._reserved()
         # From here on nobody who came earlier can go live, so that what is observed now holds until the swap.
         self._claim(entry.token)
-        standing = Standing.observed(self.store, self.ledger, self.run.pipeline.name)
+        standing = Standing.observed(self.store, self.ledger, name)
+        if verdict := self._idle(standing):
+            return verdict
         retention = Retention(self.run.pipeline, self.store, self.ledger)
         retention.free(standing.history, entry.token)
         rails = self._railed(entry, standing.before)
@@ -111,6 +119,18 @@ class _Publication:
         removed = retention.sweep(head, standing.live)
         self._record(LIVE, entry, [*rails, count("generations removed", removed)])
         return LIVE
+
+    def _idle(self, standing: Standing) -> str | None:
+        """Return the verdict where nothing is to go live, and put on record why; else None."""
+        if self.warrant.lost is not None:
+            return None if self.warrant.lost == standing.lost else NEEDLESS
+        if not self.in_order:
+            return None
+        if standing.fault:
+            name, day = self.run.pipeline.name, self.run.as_of.date()
+            raise HeadUnreadable(f"{name}: whether what is live is newer than {day}, nobody can tell: {standing.fault}")
+        newer = standing.newer_than(microseconds(self.run.as_of))
+        return None if newer is None else self._history_only(newer, is_live=newer == standing.live)
 
     def _reserved(self) -> Entry:
         rows = self.partition.tally.rows
@@ -168,10 +188,10 @@ class _Publication:
             events_version=origin.events_version,
             run_id=run.run_id,
             published_at=microseconds(run.clock.now()),
-            fallback=fallback_of(run, self.partition.scores),
+            fallback=self.warrant.lost.fallback if self.warrant.lost else fallback_of(run, self.partition.scores),
         )
-        overlay, anew = run.pipeline.publication.overlay, self.warrant.kind == "forced"
-        return standing.placed(head, overlay=overlay, anew=anew)
+        place = standing.apart if self.warrant.kind == "forced" else standing.placed
+        return place(head, run.pipeline.publication)
 
     def _go_live(self, head: Head, standing: Standing) -> None:
         def swap() -> Outcome:
@@ -187,24 +207,23 @@ class _Publication:
         if outcome != "live":
             raise self._overtaken(head, REFUSED[outcome])
         self.refusals.clear(self.run.as_of.date())
-        if standing.live is not None and standing.live.overtakes(head.as_of):
-            self._tell(instant(standing.live.as_of).date(), "rolled back", self.warrant.note)
+        if standing.before is not None and standing.before.overtakes(head.as_of):
+            self._tell(instant(standing.before.as_of).date(), "rolled back", self.warrant.note)
         LOG.info("generation %d is live: %d scores", head.token, head.rows)
 
     def _overtaken(self, head: Head, why: str) -> Overtaken:
         self._discard(head)
-        return Overtaken(
-            f"{head.pipeline}: generation {head.token} did not go live: {why}. Run the task again: it decides anew "
-            "which of the two is newer"
-        )
+        return Overtaken(f"{head.pipeline}: generation {head.token} did not go live: {why}")
 
     def _discard(self, head: Head) -> None:
         """Free what a generation takes that will not go live; what stays, the next publication finds."""
         with suppress(ServingError):
             self.store.remove_generation(head.pipeline, head.token, range(head.layout.buckets))
 
-    def _history_only(self, live: Head) -> str:
-        note = f"generation {live.token} as of {instant(live.as_of):%Y-%m-%d} is newer and stays live"
+    def _history_only(self, newer: Head, *, is_live: bool) -> str:
+        lost = f"went live last; Redis has lost it, and `scoreline republish {newer.pipeline}` brings it back"
+        what = f"generation {newer.token} as of {instant(newer.as_of):%Y-%m-%d}"
+        note = f"{what} is newer and {'stays live' if is_live else lost}"
         rows = self.partition.tally.rows
         self._refuse(HISTORY, Entry(as_of=self.run.as_of, run_id=self.run.run_id, rows=rows, note=note), [])
         return HISTORY
@@ -219,45 +238,9 @@ class _Publication:
     def _tell(self, as_of: date, verdict: Verdict, reason: str) -> None:
         """Say beside the head why a date is not live."""
         with suppress(ServingError):  # it is on record, and a full Redis must not fail a run that fills history
+            self.store.register(self.run.pipeline.name)
             self.refusals.put(as_of, Refusal(verdict, reason, microseconds(self.run.clock.now())))
 
     def _record(self, verdict: str, entry: Entry, measures: list[Measure]) -> None:
         published = Measure("", "verdict", "", verdict in (LIVE, HISTORY), f"{verdict} {entry.note}".strip())
         self.run.record("publish", [published, count("generation", entry.token), *measures])
-
-
-def build(partition: Partition, draft: Head, redis_url: str) -> Head:
-    """Write the blocks under the first salt that keeps all keys apart, read them back, and return the head for them."""
-    for salt in range(SALTS):
-        layout = replace(draft.layout, salt=salt)
-        generation = Generation(redis_url, draft.pipeline, draft.token, layout)
-        try:
-            blocks.write(partition.scores, generation, partition.tally.rows)
-        except HashCollision as collision:
-            LOG.warning("%s: drawing another salt", collision)
-            continue
-        return replace(draft, layout=layout, checksum=_verified(partition, generation).checksum)
-    raise GenerationDiffers(f"{draft.pipeline}: keys share a hash under each of {SALTS} salts; are the keys unique?")
-
-
-def _verified(partition: Partition, generation: Generation) -> Tally:
-    """Return the tally of the partition, if all blocks that Redis holds have the same."""
-    table = partition.tally_under(generation.layout)
-    spread = partition.scores.sparkSession.range(generation.layout.buckets)
-    try:
-        redis = blocks.read_back(spread, generation)
-    except (BlockCorrupt, TornGeneration) as fault:
-        raise _differs(generation, str(fault)) from fault
-    if table != redis:
-        raise _differs(
-            generation, f"{redis.rows} rows, checksum {redis.checksum}; {table.rows}, {table.checksum} expected"
-        )
-    LOG.info("generation %d: %d rows read back and equal to the table", generation.token, redis.rows)
-    return table
-
-
-def _differs(generation: Generation, what: str) -> GenerationDiffers:
-    return GenerationDiffers(
-        f"{generation.pipeline}: generation {generation.token} in Redis is not what the scores table has: {what}. "
-        "It did not go live; run the task again"
-    )

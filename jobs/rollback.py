@@ -1,5 +1,6 @@
 """Rollback: the head of a generation that was live before, once more, in an epoch of its own; without Spark."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from jobs.errors import RollbackRefused
@@ -7,6 +8,7 @@ from jobs.ledger import Entry, History, Ledger
 from jobs.spec import Pipeline
 from jobs.standing import Standing
 from serving.clock import instant, microseconds
+from serving.errors import ServingError
 from serving.head import Head
 from serving.refusals import Refusal, RefusalStore
 from serving.store import Store
@@ -24,25 +26,49 @@ class Wish:
 def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> Head:
     """Let a generation that was live before be live again, and return its head.
 
+    Where one was cut off after its swap, that one is brought to its end and goes no further: it may be run again.
+
     Raises:
-        RollbackRefused: there is no such generation, not all of its blocks are there, or the head moved meanwhile.
+        RollbackRefused: there is no such generation or no ledger, not all of its blocks are there, or the head moved
+            meanwhile.
         ServingError: Redis is away or refuses.
     """
-    standing = Standing.observed(store, ledger, pipeline.name)
+    standing = Standing.seen(store, ledger, pipeline.name)
     if standing.live is None:
         raise RollbackRefused(
             f"{pipeline.name}: nothing is live to go back from: run `scoreline republish {pipeline.name}`"
         )
-    target = _target(pipeline.name, standing.history, standing.live, wish.to)
-    _require_whole(store, target)
-    head = standing.placed(target, overlay=pipeline.publication.overlay, anew=True)
-    note = f"rollback from generation {standing.live.token}" + (f": {wish.reason}" if wish.reason else "")
+    if not ledger.is_there:
+        raise RollbackRefused(
+            f"{pipeline.name}: the lake has no {ledger.name}, which says what was live before: correct SCORELINE_LAKE, "
+            f"or publish the date that is wanted, `scoreline publish {pipeline.name} --day D --force REASON`"
+        )
+    before = _left_by_one_cut_off(standing, wish)
+    head = standing.live
+    if before is None:
+        before, standing = standing.live, replace(standing, history=ledger.admit(standing.live))
+        target = _target(pipeline.name, standing.history, before, wish.to)
+        _require_whole(store, target)
+        head = standing.apart(target, pipeline.publication)
+    note = f"rollback from generation {before.token}" + (f": {wish.reason}" if wish.reason else "")
     entry = replace(Entry.of(head, note), run_id=wish.run_id)
     if ledger.go_live(entry, lambda: store.replace(standing.record, head)) != "live":
         raise RollbackRefused(f"{pipeline.name}: another head went live at this moment; look, and roll back again")
-    _stand_by(store, ledger, standing.live, head)
-    _tell(RefusalStore(store, pipeline.name), ledger, standing.live, Entry.of(head, note))
+    _stand_by(store, ledger, before, head)
+    with suppress(ServingError):  # it is live and on record: who sees a fault would go back once more
+        _tell(RefusalStore(store, pipeline.name), ledger, before, Entry.of(head, note))
     return head
+
+
+def _left_by_one_cut_off(standing: Standing, wish: Wish) -> Head | None:
+    """Return what was live before a rollback that has swapped the head and has not put that on record; else None.
+
+    Only a rollback lets a generation go live a second time.
+    """
+    history, live, last = standing.history, standing.live, standing.history.last
+    if live is None or last is None or history.has(live) or wish.to not in (None, live.token):
+        return None
+    return last if live.token in {turn.token for turn in history.turns} - {last.token} else None
 
 
 def _target(pipeline: str, history: History, live: Head, to: int | None) -> Head:
@@ -83,7 +109,8 @@ def _stand_by(store: Store, ledger: Ledger, before: Head, head: Head) -> None:
 
 
 def _tell(refusals: RefusalStore, ledger: Ledger, before: Head, entry: Entry) -> None:
-    """Say beside the head why the date that was live is not any more."""
-    now = microseconds(ledger.clock.now())
-    refusals.put(instant(before.as_of).date(), Refusal("rolled back", entry.note, now))
+    """Say beside the head why the date that was live is not any more, where it is the newer one."""
+    now, as_of = microseconds(ledger.clock.now()), microseconds(entry.as_of)
+    if before.overtakes(as_of):
+        refusals.put(instant(before.as_of).date(), Refusal("rolled back", entry.note, now))
     refusals.clear(entry.as_of.date())

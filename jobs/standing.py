@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from jobs.ledger import History, Ledger
+from jobs.spec import Publication
 from serving.errors import HeadUnreadable
 from serving.head import Head, Overlay, parse_head
 from serving.store import Store
@@ -32,6 +33,15 @@ class Standing:
         return replace(found, history=ledger.admit(found.live))
 
     @property
+    def fault(self) -> HeadUnreadable | None:
+        """Why the record is no head; None where it is one, or there is no record."""
+        try:
+            parse_head(self.record) if self.record is not None else None
+        except HeadUnreadable as fault:
+            return fault
+        return None
+
+    @property
     def before(self) -> Head | None:
         """What went live last: the live head, or what the ledger knows and Redis has lost; None at the first time."""
         heads = [head for head in (self.live, self.history.last) if head is not None]
@@ -42,15 +52,24 @@ class Standing:
         """What went live last and is not live any more: Redis was emptied, or a failover lost a swap."""
         return None if self.before == self.live else self.before
 
-    def placed(self, head: Head, *, overlay: bool, anew: bool = False) -> Head:
-        """Return `head` with its epoch and overlay.
+    def newer_than(self, as_of: int) -> Head | None:
+        """Return a head whose as_of is after `as_of` (microseconds): what is live, or went live last; None for none."""
+        heads = [head for head in (self.live, self.before) if head is not None]
+        return next((head for head in heads if head.overtakes(as_of)), None)
 
-        An epoch goes on with the same model, an as_of that is no older, and an overlay where there was one. `anew`
-        begins another one in any case. The overlay's buckets stay within an epoch, whatever layout a generation has.
+    def placed(self, head: Head, declared: Publication) -> Head:
+        """Return `head` with its epoch and overlay, as its pipeline declares them.
+
+        An epoch goes on with the same model, an as_of that is no older, and an overlay where there was one. The
+        overlay's buckets stay within an epoch, whatever layout a generation has.
         """
         before = self.before
-        same = before is not None and before.model == head.model and (before.overlay is not None) == overlay
-        if before is not None and same and before.as_of <= head.as_of and not anew:
+        same = before is not None and before.model == head.model and (before.overlay is not None) == declared.overlay
+        if before is not None and same and before.as_of <= head.as_of:
             return replace(head, epoch=before.epoch, overlay=before.overlay)
-        epoch = 1 if before is None else before.epoch + 1
-        return replace(head, epoch=epoch, overlay=Overlay(head.layout.buckets) if overlay else None)
+        return self.apart(head, declared)
+
+    def apart(self, head: Head, declared: Publication) -> Head:
+        """Return `head` at the beginning of an epoch of its own, as `placed` does where none goes on."""
+        epoch = 1 if self.before is None else self.before.epoch + 1
+        return replace(head, epoch=epoch, overlay=Overlay(head.layout.buckets) if declared.overlay else None)

@@ -8,13 +8,12 @@ from jobs.ledger import Generation, Ledger
 from jobs.spec import Pipeline
 from jobs.standing import Standing
 from serving.clock import instant
-from serving.errors import HeadUnreadable
-from serving.head import Head, parse_head
-from serving.refusals import RefusalStore
+from serving.head import Head
 from serving.store import Store
 
 IN_HOURS = timedelta(days=3)
 COLUMNS = ("generation", "as of", "scores", "model", "epoch", "went live", "is")
+GONE = ("removed", "lost")  # on purpose, or with the Redis that it was in
 
 
 @dataclass(frozen=True)
@@ -35,23 +34,23 @@ class Status:
         yield self.name
         standing = Standing.seen(self.store, self.ledger, self.name)
         yield from (f"  {line}" for line in self._live(standing))
-        kept = [one for one in standing.history.generations if one.turns and not one.removed]
-        yield from (f"  kept     {_kept(one)}" for one in reversed(kept) if not _is_live(one, standing.live))
-        for as_of, refusal in RefusalStore(self.store, self.name).read().items():
+        yield from (f"  {line}" for line in self._kept(standing))
+        for as_of, refusal in standing.history.refused.items():
             yield f"  refused  {as_of}: {refusal.verdict}, {refusal.reason} ({_minute(instant(refusal.at))})"
 
     def table(self, most: int) -> Iterator[str]:
         """Give a line for each of the newest `most` generations, the newest first."""
-        history, live = self.ledger.read(), self.store.head(self.name)
-        rows = [COLUMNS, *(self._row(one, live) for one in reversed(history.generations[-most:]))]
+        standing = Standing.seen(self.store, self.ledger, self.name)
+        newest = reversed(standing.history.generations[-most:])
+        rows = [COLUMNS, *(self._row(one, standing.live) for one in newest)]
         widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
         for row in rows:
             yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
     def _live(self, standing: Standing) -> Iterator[str]:
         now, lost = self.ledger.clock.now(), standing.lost
-        if standing.record is not None and standing.live is None:
-            yield f"UNREADABLE {_fault(standing.record)}"
+        if standing.fault:
+            yield f"UNREADABLE {standing.fault}"
         if standing.live is None:
             yield "live     nothing"
         else:
@@ -59,6 +58,16 @@ class Status:
         if lost is not None:
             yield f"LOST     generation {lost.token} as of {_date(lost)} went live last, and Redis does not have that: "
             yield f"         `scoreline republish {self.name}` brings it back"
+
+    def _kept(self, standing: Standing) -> Iterator[str]:
+        """Give a line for each generation of which there is something to go back to."""
+        for one in reversed(standing.history.generations):
+            if not one.turns or _is_live(one, standing.live):
+                continue
+            state = self._state(one, standing.live)
+            if state not in GONE:
+                since = f"as of {one.as_of:%Y-%m-%d}, live since {_minute(one.turns[-1].at)}"
+                yield f"kept     generation {one.token} {since}{state.removeprefix('present')}"
 
     def _row(self, one: Generation, live: Head | None) -> tuple[str, ...]:
         last = one.turns[-1] if one.turns else None
@@ -74,6 +83,8 @@ class Status:
             return ""
         there = self.store.count_blocks(self.name, one.token, range(one.buckets))
         whole = "live" if _is_live(one, live) else "present"
+        if there == 0 and whole == "present":
+            return "lost"
         return whole if there == one.buckets else f"{whole}, {one.buckets - there} of {one.buckets} blocks missing"
 
 
@@ -84,20 +95,8 @@ def _described(head: Head, now: datetime) -> Iterator[str]:
     yield f"         published {_minute(instant(head.published_at))} by run {head.run_id}"
 
 
-def _kept(one: Generation) -> str:
-    return f"generation {one.token} as of {one.as_of:%Y-%m-%d}, live since {_minute(one.turns[-1].at)}"
-
-
 def _is_live(one: Generation, live: Head | None) -> bool:
     return live is not None and live.token == one.token
-
-
-def _fault(record: bytes) -> str:
-    try:
-        parse_head(record)
-    except HeadUnreadable as fault:
-        return str(fault)
-    return ""
 
 
 def _date(head: Head) -> str:

@@ -138,10 +138,18 @@ class PipelineStatus(Frozen):
     refusals: list[RefusedDate] = []
 
 
+class NothingLive(Frozen):
+    """A pipeline of which nothing has gone live yet, and why not."""
+
+    pipeline: str
+    refusals: list[RefusedDate]
+
+
 class Pipelines(Frozen):
-    """The pipelines with a live generation that the caller may read, by name."""
+    """The pipelines that the caller may read, by name: those with a live generation, and those without any."""
 
     pipelines: list[PipelineStatus]
+    not_live: list[NothingLive] = []
 
 
 class Health(Frozen):

@@ -22,6 +22,16 @@ CONNECT_SECONDS = 2.0
 REPLY_SECONDS = 5.0  # a publication waits for a busy Redis; a lookup has no time for it
 PATIENCE_SECONDS = 10.0
 PAUSES = ExponentialWithJitterBackoff(base=0.1, cap=1)
+REMEDIES = {
+    "OOM": "it is full: raise its maxmemory, or let publication.keep be fewer generations",
+    "MISCONF": "it cannot save to its disk: make room there, or look into its log",
+    "NOPERM": "give this user what infra/redis/users.acl gives it",
+    "WRONGTYPE": "one of Scoreline's keys is somebody else's: remove it, or name a database of its own in the URL",
+    "READONLY": "it is a replica: name its master, or its sentinels, in SCORELINE_REDIS_URL",
+    "NOREPLICAS": "it has fewer replicas than min-replicas-to-write: start them",
+    "": "compare its version and its users with infra/redis, and correct SCORELINE_REDIS_URL",
+}
+IN_SCRIPT = "user executing the script"  # Redis 7 has no code for what a script's user may not do
 AWAY = (NotConnected, TooLate, ClusterDownError, TryAgainError)
 
 
@@ -175,4 +185,10 @@ def redis_faults(url: str) -> Iterator[None]:
             f"Redis at {address(url)} does not answer ({fault}): start it, or set SCORELINE_REDIS_URL"
         ) from fault
     except RedisError as fault:
-        raise StoreRefused(f"Redis at {address(url)} refuses a command: {fault}") from fault
+        raise StoreRefused(f"Redis at {address(url)} refuses a command: {_remedy(fault)} ({fault})") from fault
+
+
+def _remedy(fault: RedisError) -> str:
+    """Return what to do about an error reply, by its code; redis-py takes from the text the codes that it knows."""
+    code = getattr(fault, "status_code", None) or str(fault).split(" ")[0]
+    return REMEDIES["NOPERM" if IN_SCRIPT in str(fault) else code if code in REMEDIES else ""]

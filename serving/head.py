@@ -68,8 +68,9 @@ class Head:
 
     `token` names the generation; `as_of` and `published_at` are microseconds since 1970 UTC; `checksum` is that of
     `blocks.Tally` over all rows; `events_version` is the version of the events table that the scores were made from.
-    The layout has a column `score`. Of one epoch, (as_of, token) only rises; a rollback, a forced publication and
-    another model begin a new epoch. `overlay` is None where nothing fresher is ever written.
+    The layout has a column `score`. Of one epoch, (as_of, token) only rises; a rollback, a forced publication,
+    another model, and an overlay where there was none or none where there was one begin a new epoch. `overlay` is None
+    where nothing fresher is ever written.
     """
 
     format: Literal[1] = 1
@@ -124,5 +125,6 @@ def parse_head(raw: bytes) -> Head:
     except ValidationError as fault:
         raise HeadUnreadable(
             f"a head record this version cannot read ({fault.error_count()} faults, first: "
-            f"{fault.errors()[0]['loc']} {fault.errors()[0]['msg']}): upgrade what reads it, or publish again"
+            f"{fault.errors()[0]['loc']} {fault.errors()[0]['msg']}): upgrade what reads it, or replace it by "
+            "`scoreline republish`"
         ) from fault

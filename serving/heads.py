@@ -25,12 +25,14 @@ LOG = SparingLog(logging.getLogger(__name__))
 class Live:
     """What is live: the heads of all pipelines, by name, and how many others have an unreadable one.
 
-    `refusals` says of a pipeline why the scores of some dates are not live, the newest date first.
+    `refusals` says of a pipeline why the scores of some dates are not live, the newest date first; `headless` are those
+    of which nothing is live yet.
     """
 
     heads: list[Head]
     unreadable: int = 0
     refusals: dict[str, dict[date, Refusal]] = field(default_factory=dict)
+    headless: list[str] = field(default_factory=list)
 
 
 class Heads:
@@ -71,7 +73,9 @@ class Heads:
             if record is not None
         ]
         heads = [plan.head for plan in plans if plan is not None]
-        return Live(heads, len(plans) - len(heads), dict(zip(pipelines, map(_refusals, refusals), strict=True)))
+        told = dict(zip(pipelines, map(_refusals, refusals), strict=True))
+        headless = [name for name, record in zip(pipelines, records, strict=True) if record is None]
+        return Live(heads, len(plans) - len(heads), told, headless)
 
     def verified(self, plan: Plan, record: Reply, asked: int) -> Plan | ServingError:
         """Return the plan of a record that was just read, which is `plan` unless the head has changed; or the fault."""

@@ -16,6 +16,7 @@ from serving.answers import (
     MaxAge,
     Missing,
     ModelVersion,
+    NothingLive,
     Pipelines,
     PipelineStatus,
     RefusedDate,
@@ -78,10 +79,12 @@ class Lookup:
         return Batch(pipeline=pipeline, generation=head.token, answers=answers)
 
     async def pipelines(self, request: Request) -> Pipelines:
-        """What is live, for every pipeline that the caller may read and whose head can be read."""
+        """What is live, for every pipeline that the caller may read and whose head can be read, and what is not."""
         live, now, caller = await self.reader.live(), self.clock.now(), _caller(request)
         shown = [_status(head, live, now) for head in live.heads if caller.may_read(head.pipeline)]
-        return Pipelines(pipelines=shown)
+        headless = (name for name in live.headless if caller.may_read(name))
+        without = [NothingLive(pipeline=name, refusals=_refused(name, live)) for name in headless]
+        return Pipelines(pipelines=shown, not_live=without)
 
     async def healthz(self) -> Health:
         """The process is up."""
@@ -183,7 +186,6 @@ def _model(head: Head) -> ModelVersion:
 
 def _status(head: Head, live: Live, now: datetime) -> PipelineStatus:
     as_of = instant(head.as_of)
-    refused = live.refusals.get(head.pipeline, {})
     return PipelineStatus(
         pipeline=head.pipeline,
         generation=head.token,
@@ -197,8 +199,12 @@ def _status(head: Head, live: Live, now: datetime) -> PipelineStatus:
         fallback=head.fallback.score if head.fallback else None,
         max_keys=head.limits.batch,
         max_key_bytes=head.limits.key_bytes,
-        refusals=[
-            RefusedDate(as_of=day, verdict=why.verdict, reason=why.reason, at=instant(why.at))
-            for day, why in refused.items()
-        ],
+        refusals=_refused(head.pipeline, live),
     )
+
+
+def _refused(pipeline: str, live: Live) -> list[RefusedDate]:
+    return [
+        RefusedDate(as_of=day, verdict=why.verdict, reason=why.reason, at=instant(why.at))
+        for day, why in live.refusals.get(pipeline, {}).items()
+    ]

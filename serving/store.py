@@ -56,7 +56,7 @@ return 'live'
 class Store:
     """The Redis behind a URL, reached at first use; every method may raise `StoreUnavailable` and `StoreRefused`.
 
-    `observe` and what reads the head through it, `head` and `remove_generation`, raise `HeadUnreadable` as well.
+    `head` raises `HeadUnreadable` as well.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -80,21 +80,17 @@ class Store:
                 )
 
     def register(self, pipeline: str) -> None:
-        """Add `pipeline` to the set that the service lists; done before its first swap."""
+        """Add `pipeline` to the set that the service lists; done before its first swap or refusal."""
         self.ask("SADD", PIPELINES, pipeline)
 
-    def observe(self, pipeline: str) -> tuple[bytes | None, Head | None]:
-        """Return the head record of `pipeline` as bytes, which `replace` compares, and as a head; None for none."""
-        raw = self.record(pipeline)
-        return raw, parse_head(raw) if raw is not None else None
-
     def record(self, pipeline: str) -> bytes | None:
-        """Return the head record of `pipeline` as it is, which may be unreadable; None for none."""
+        """Return the head record of `pipeline` as it is, for `replace`; it may be unreadable; None for none."""
         return cast("bytes | None", self.ask("GET", head_key(pipeline)))
 
     def head(self, pipeline: str) -> Head | None:
         """Return the head of the live generation, or None where nothing is live."""
-        return self.observe(pipeline)[1]
+        raw = self.record(pipeline)
+        return parse_head(raw) if raw is not None else None
 
     def write_blocks(self, pipeline: str, token: int, blocks: Iterable[tuple[int, bytes]]) -> int:
         """Write (bucket, block) pairs of the generation `token` in a few round trips, and return how many.
@@ -167,8 +163,14 @@ class Store:
         return self._settled(head, "EVAL", REPLACE, 2, *names, observed or b"", head.to_json(), head.token)
 
     def remove_generation(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
-        """Unlink the blocks of a generation and return how many there were; `GenerationLive` for the live one."""
-        live = self.head(pipeline)
+        """Unlink the blocks of a generation and return how many there were; `GenerationLive` for the live one.
+
+        A head that cannot be read may name any.
+        """
+        try:
+            live = self.head(pipeline)
+        except HeadUnreadable as fault:
+            raise GenerationLive(f"{pipeline}: generation {token} may be live and stays: {fault}") from fault
         if live is not None and live.token == token:
             raise GenerationLive(f"{pipeline}: generation {token} is live and stays: publish another one first")
         return self.unlink(block_key(pipeline, token, bucket) for bucket in buckets)

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs.ledger import LIVE, MANY_FILES, REMOVED, VERIFIED, Entry, Ledger
+from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, MANY_FILES, REMOVED, VERIFIED, Entry, Ledger
 from jobs.spec import Settings
 from jobs.tables import publications_table
 from serving.clock import Clock, instant
 from serving.head import Head
+from serving.refusals import MOST_DATES
 from serving.store import Outcome
 from tests.project import Project
 from tests.serving.publishing import DAY, head_for
@@ -92,6 +93,42 @@ def test_what_happened_to_a_generation_is_summed_up(ledger: Ledger) -> None:
     assert first.as_of == instant(head(1).as_of)
 
 
+def refused(ledger: Ledger, verdict: str, one: Head, note: str = "") -> None:
+    ledger.write([(verdict, Entry.of(one, note))])
+
+
+def test_why_a_date_is_not_live_is_said_until_it_is(ledger: Ledger) -> None:
+    refused(ledger, HISTORY, head(1), "an older attempt")
+    refused(ledger, BREACH, head(2, days=1), "500 scores")
+    refused(ledger, DIFFERS, head(3), "bucket 7")
+    found = ledger.read().refused
+    assert [(str(day), why.verdict, why.reason) for day, why in found.items()] == [
+        ("1998-06-03", "rail breach", "500 scores"),
+        ("1998-06-02", "differs", "bucket 7"),
+    ]
+    live(ledger, head(4))
+    assert [str(day) for day in ledger.read().refused] == ["1998-06-03"]
+    live(ledger, head(5, days=1))
+    assert ledger.read().refused == {}
+
+
+def test_a_date_that_was_taken_back_is_said_until_it_comes_back(ledger: Ledger) -> None:
+    for token in range(3):
+        live(ledger, head(1 + token, days=token))
+    for token in (1, 0):
+        ledger.write([(LIVE, Entry.of(head(1 + token, days=token, epoch=5 - token), f"back to {1 + token}"))])
+    found = {str(day): (why.verdict, why.reason) for day, why in ledger.read().refused.items()}
+    assert found == {"1998-06-04": ("rolled back", "back to 2"), "1998-06-03": ("rolled back", "back to 1")}
+    live(ledger, head(2, days=1, epoch=6))
+    assert [str(day) for day in ledger.read().refused] == ["1998-06-04"]
+
+
+def test_of_many_dates_the_newest_are_kept(ledger: Ledger) -> None:
+    ledger.write((HISTORY, Entry.of(head(1, days=days))) for days in range(MOST_DATES + 2))
+    days = list(ledger.read().refused)
+    assert (len(days), str(days[0])) == (MOST_DATES, "1998-07-03")
+
+
 def test_the_table_stays_as_spark_made_it_and_spark_reads_it(project: Project, ledger: Ledger) -> None:
     before = DeltaTable(ledger.path)
     for _ in range(12):  # beyond a checkpoint
@@ -115,17 +152,6 @@ def test_many_small_files_become_one_and_say_the_same(project: Project, ledger: 
     assert len(DeltaTable(ledger.path).file_uris()) == 1
     assert ledger.read() == before
     assert project.lake.read(ledger.name).count() == MANY_FILES + 1
-
-
-def test_a_ledger_from_before_manifests_is_read_and_gets_the_column(tmp_path: Path, project: Project) -> None:
-    old = publications_table(NAME)
-    project.lake.create(replace(old, columns=tuple(one for one in old.columns if one.name != "manifest")))
-    ledger = Ledger.of(project.settings, NAME, Clock())
-    ledger.write([(LIVE, replace(Entry.of(head(4)), manifest=None))])
-    assert [(turn.token, turn.head) for turn in ledger.read().turns] == [(4, None)]
-    project.lake.create(old)
-    live(ledger, head(5))
-    assert [(turn.token, turn.head) for turn in ledger.read().turns] == [(4, None), (5, head(5))]
 
 
 def test_no_ledger_is_an_empty_history(tmp_path: Path) -> None:

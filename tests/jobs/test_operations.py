@@ -5,14 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 
-from jobs.ledger import LIVE, REMOVED, Entry
-from serving.clock import Clock, microseconds
+from jobs.ledger import BREACH, LIVE, REMOVED, Entry
+from serving.clock import Clock
 from serving.keys import block_key, head_key
-from serving.refusals import Refusal, RefusalStore
 from tests.conftest import ROOT
 from tests.jobs.sites import NAME, Site
 from tests.project import Project
@@ -52,8 +51,7 @@ def three(site: Site) -> Site:
     for token in (1, 2, 3):
         noon.publish(token)
     noon.reserve(4)
-    refusal = Refusal("rail breach", "500 scores", microseconds(NOON))
-    RefusalStore(noon.store, NAME).put(date(1998, 6, 1), refusal)
+    noon.ledger.write([(BREACH, Entry(as_of=datetime(1998, 6, 1, tzinfo=UTC), run_id="r", note="500 scores"))])
     return noon
 
 
@@ -84,6 +82,7 @@ def test_status_says_what_redis_lost_and_what_to_do(three: Site, scoreline: Scor
     token = 5 if lost == "older" else 3
     assert f"  LOST     generation {token} as of " in done.stdout
     assert "`scoreline republish purchase_propensity` brings it back" in done.stdout
+    assert "  refused  1998-06-01: rail breach, 500 scores (1998-06-06 12:00 UTC)" in done.stdout
     assert ("  live     generation 3" in done.stdout) == (lost == "older")
     assert ("  UNREADABLE a head record this version cannot read" in done.stdout) == (lost == "unreadable")
 
@@ -101,6 +100,16 @@ def test_generations_are_listed_with_what_is_left_of_them(three: Site, scoreline
         "1           1998-06-03  40      propensity 7  1      1998-06-06 12:00 UTC  removed",
     ]
     assert len(scoreline("generations", NAME, "--last", "2").stdout.splitlines()) == 3
+
+
+def test_what_redis_has_no_more_is_not_called_kept(three: Site, scoreline: Scoreline) -> None:
+    """The ledger alone does not know that Redis was emptied."""
+    raw(three.store).flushdb()
+    assert "kept" not in scoreline("status", NAME).stdout
+    assert [line.split()[-1] for line in scoreline("generations", NAME).stdout.splitlines()[2:]] == ["lost"] * 3
+    raw(three.store).set(block_key(NAME, 2, 0), b"")
+    kept = [line for line in scoreline("status", NAME).stdout.splitlines() if "kept" in line]
+    assert kept == ["  kept     generation 2 as of 1998-06-04, live since 1998-06-06 12:00 UTC, 9 of 10 blocks missing"]
 
 
 def test_a_rollback_is_one_command_and_well_ended_each_time(three: Site, scoreline: Scoreline) -> None:

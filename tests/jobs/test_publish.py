@@ -19,7 +19,7 @@ from jobs.run import Run
 from serving.clock import Clock, microseconds
 from serving.errors import StoreUnavailable
 from serving.head import Overlay
-from serving.keys import block_key
+from serving.keys import block_key, head_key
 from serving.refusals import RefusalStore
 from serving.store import Store
 from tests.conftest import free_port
@@ -30,6 +30,13 @@ from tests.registered import register_small
 from tests.serving.publishing import raw
 
 SCORES = "scores/purchase_propensity"
+
+
+@pytest.fixture
+def store(store: Store, filled: Project) -> Store:
+    """The database, and a ledger as empty as that: what it knows and Redis lost would not be overtaken."""
+    filled.lake.files.delete("publications")
+    return store
 
 
 def test_what_is_live_is_what_the_table_has(filled: Project, run: Run, store: Store, jobs_redis_url: str) -> None:
@@ -50,9 +57,9 @@ def test_an_older_date_is_history_only(
     filled: Project, run: Run, next_run: Run, store: Store, jobs_redis_url: str
 ) -> None:
     assert publish(next_run, jobs_redis_url) == "live"
-    live = store.observe("purchase_propensity")[0]
+    live = store.record("purchase_propensity")
     assert publish(run, jobs_redis_url) == "history only"
-    assert store.observe("purchase_propensity")[0] == live
+    assert store.record("purchase_propensity") == live
     refused = filled.lake.read("publications/purchase_propensity").where("event = 'history only'").collect()
     assert any("as of 1998-06-03 is newer" in row.note for row in refused)
 
@@ -78,7 +85,7 @@ def test_a_generation_that_differs_is_found(
     run: Run, store: Store, jobs_redis_url: str, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(run, jobs_redis_url)
-    live = store.observe("purchase_propensity")[0]
+    live = store.record("purchase_propensity")
     real = generation.read_back
 
     def after_damage(spread: DataFrame, built: generation.Generation) -> object:
@@ -97,7 +104,7 @@ def test_a_generation_that_differs_is_found(
         patched.setattr(generation, "read_back", after_damage)
         with pytest.raises(GenerationDiffers, match=r"generation \d+") as differs:
             publish(run, jobs_redis_url)
-    assert store.observe("purchase_propensity")[0] == live
+    assert store.record("purchase_propensity") == live
     refusal = refusals.read()[run.as_of.date()]
     assert (refusal.verdict, refusal.reason) == ("differs", str(differs.value))
     names = raw(store).scan_iter(match="scoreline:{purchase_propensity:*")
@@ -158,6 +165,20 @@ def test_who_was_overtaken_does_not_go_live(
     assert head is not None
     assert head.as_of == microseconds(next_run.as_of)
     assert publish(run, jobs_redis_url) == "history only"
+
+
+def test_a_head_that_becomes_unreadable_meanwhile_is_not_met_again_by_the_same_task(
+    run: Run, store: Store, jobs_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = generation.write
+
+    def damaged(*given: Any) -> None:
+        real(*given)
+        store.ask("SET", head_key(run.pipeline.name), "{}")
+
+    monkeypatch.setattr(generation, "write", damaged)
+    with pytest.raises(Overtaken, match=r"`scoreline republish` replaces that$"):
+        publish(run, jobs_redis_url)
 
 
 def test_scores_that_change_meanwhile_do_not_mix(

@@ -17,6 +17,7 @@ from jobs.spec import Rails
 from serving.blocks import Tally
 from serving.clock import microseconds
 from serving.head import Head
+from serving.keys import PIPELINES
 from serving.layout import Layout
 from serving.refusals import RefusalStore
 from serving.store import Store
@@ -128,6 +129,14 @@ def test_a_breach_stays_on_record_and_what_was_live_stays_live_until_it_is_force
     assert publish(run, jobs_redis_url, FORCED) == "live"
     assert refusals.read() == {}
     assert notes(project, "live")[-1] == "forced: the population was halved on purpose"
+
+
+def test_why_nothing_is_live_yet_is_there_for_who_asks(project: Project, store: Store, jobs_redis_url: str) -> None:
+    """A first publication that breaks a rail leaves no head, by which a pipeline would be known."""
+    with pytest.raises(RailsBreached):
+        publish(at(put(project, DAY, nulls(project, 1000, 20))), jobs_redis_url)
+    assert store.ask("SMEMBERS", PIPELINES) == [NAME.encode()]
+    assert RefusalStore(store, NAME).read()[DAY + timedelta(days=1)].verdict == "rail breach"
 
 
 def test_force_lets_an_older_date_go_live_in_an_epoch_of_its_own(

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from datetime import date
+from shutil import rmtree
 
 import pytest
 
 from jobs.errors import RollbackRefused
-from jobs.ledger import REMOVED, Entry
+from jobs.ledger import LIVE, REMOVED, Entry, Ledger
 from jobs.rollback import Wish, roll_back
+from serving.errors import StoreUnavailable
 from serving.head import Head, Overlay
 from serving.keys import block_key
 from serving.refusals import Refusal, RefusalStore
@@ -131,6 +133,51 @@ def test_a_head_that_the_ledger_missed_is_gone_back_from(site: Site) -> None:
     assert [turn.token for turn in site.ledger.read().turns] == [1, 2, 1]
 
 
+def test_one_that_was_cut_off_after_its_swap_is_ended_and_goes_no_further(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sees it fail runs it again, and means the same."""
+    for token in (1, 2, 3, 4):
+        site.publish(token)
+    real = Ledger.write
+
+    def killed(ledger: Ledger, events: list[tuple[str, Entry]]) -> None:
+        if events[0][0] == LIVE:
+            raise KeyboardInterrupt
+        real(ledger, events)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            back(site)
+    assert back(site) == (3, 2)
+    last = site.ledger.read().turns[-1]
+    assert last.head == site.store.head(NAME)
+    assert RefusalStore(site.store, NAME).read()[date(1998, 6, 6)].reason == "rollback from generation 4: it was bad"
+    assert back(site) == (2, 3)
+
+
+def test_one_that_is_live_and_on_record_does_not_fail_for_what_is_said_of_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for token in (1, 2):
+        site.publish(token)
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("Redis does not answer")
+
+    monkeypatch.setattr(RefusalStore, "put", away)
+    assert back(site) == (1, 2)
+
+
 def test_without_anything_live_it_says_what_to_run(site: Site) -> None:
     with pytest.raises(RollbackRefused, match="run `scoreline republish purchase_propensity`"):
         back(site)
+
+
+def test_without_a_ledger_it_says_so_and_what_is_live_stays(site: Site) -> None:
+    live = site.publish(1)
+    rmtree(site.ledger.path)
+    with pytest.raises(RollbackRefused, match=r"no publications/purchase_propensity, .* correct SCORELINE_LAKE"):
+        back(site)
+    assert site.store.head(NAME) == live

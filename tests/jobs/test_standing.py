@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.ledger import LIVE, Entry
+from jobs.spec import Publication
 from jobs.standing import Standing
 from serving.head import Head, Model, Overlay
 from serving.keys import head_key
@@ -14,27 +15,37 @@ from tests.serving.publishing import DAY, raw
 OTHER = Model("purchase_propensity", "8", "sha256:8")
 
 
-def placed(site: Site, head: Head, **how: bool) -> tuple[int, Overlay | None]:
-    found = Standing.observed(site.store, site.ledger, NAME).placed(head, **{"overlay": False, **how})
+Spot = tuple[int, Overlay | None]
+WITHOUT = Publication.model_validate({})
+WITH = Publication.model_validate({"overlay": True})
+
+
+def placed(site: Site, head: Head, declared: Publication = WITHOUT) -> Spot:
+    found = Standing.observed(site.store, site.ledger, NAME).placed(head, declared)
+    return found.epoch, found.overlay
+
+
+def apart(site: Site, head: Head) -> Spot:
+    found = Standing.observed(site.store, site.ledger, NAME).apart(head, WITH)
     return found.epoch, found.overlay
 
 
 def test_the_first_epoch_is_one(site: Site) -> None:
     head = site.head(1)
     assert placed(site, head) == (1, None)
-    assert placed(site, head, overlay=True, anew=True) == (1, Overlay(head.layout.buckets))
+    assert apart(site, head) == (1, Overlay(head.layout.buckets))
 
 
 def test_an_epoch_goes_on_in_order_with_the_same_model_and_keeps_its_overlay(site: Site) -> None:
     live = site.publish(2, overlay=Overlay(77), epoch=4)
     newer, restated, older = (replace(live, token=3, as_of=live.as_of + days * DAY) for days in (1, 0, -1))
     own = Overlay(live.layout.buckets)
-    assert placed(site, newer, overlay=True) == (4, Overlay(77))
-    assert placed(site, restated, overlay=True) == (4, Overlay(77))
-    assert placed(site, older, overlay=True) == (5, own)
-    assert placed(site, replace(newer, model=OTHER), overlay=True) == (5, own)
-    assert placed(site, newer, overlay=True, anew=True) == (5, own)
-    assert placed(site, newer, overlay=False) == (5, None)
+    assert placed(site, newer, WITH) == (4, Overlay(77))
+    assert placed(site, restated, WITH) == (4, Overlay(77))
+    assert placed(site, older, WITH) == (5, own)
+    assert placed(site, replace(newer, model=OTHER), WITH) == (5, own)
+    assert apart(site, newer) == (5, own)
+    assert placed(site, newer) == (5, None)
 
 
 @pytest.mark.parametrize("emptied", [True, False])
@@ -47,8 +58,8 @@ def test_what_redis_lost_still_counts(site: Site, *, emptied: bool) -> None:
         raw(site.store).delete(head_key(NAME))
     standing = Standing.observed(site.store, site.ledger, NAME)
     assert (standing.lost, standing.live) == (lost, None if emptied else live)
-    assert standing.placed(replace(lost, token=3), overlay=False).epoch == 3
-    assert standing.placed(replace(live, token=3), overlay=False).epoch == 4
+    assert standing.placed(replace(lost, token=3), WITHOUT).epoch == 3
+    assert standing.placed(replace(live, token=3), WITHOUT).epoch == 4
 
 
 def test_nothing_is_lost_while_the_newest_is_live(site: Site) -> None:

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame
 
 from jobs import generation
 from jobs.errors import DataFault, GenerationDiffers
 from jobs.generation import Comparison, Generation
 from jobs.publish import publish
-from jobs.verify import verify
+from jobs.verify import repair, verify
 from serving.head import Head
 from serving.keys import block_key
 from serving.store import Store
@@ -43,17 +45,40 @@ def test_what_is_damaged_is_counted_and_alone_written_again(
     with pytest.raises(GenerationDiffers, match=words + r".*`scoreline verify purchase_propensity --repair` mends"):
         verify(run, jobs_redis_url, head)
     assert store.count_blocks(NAME, head.token, range(buckets)) == buckets - 2
-    assert verify(run, jobs_redis_url, head, repair=True).endswith("all are repaired")
+    assert repair(run, jobs_redis_url, head).endswith("all are repaired")
     assert dict(store.read_blocks(NAME, head.token, range(buckets))) == right
+    ledger = DeltaTable(project.settings.table(f"publications/{NAME}")).to_pyarrow_table().to_pylist()
+    [repaired] = [row for row in ledger if row["event"] == "repaired"]
+    assert (repaired["token"], repaired["run_id"]) == (head.token, run.run_id)
+    assert f"of {buckets} blocks 2 are missing and 2 differ" in repaired["note"]
 
     supersede(project, DAY)
     put(project, DAY, numbered(project, ROWS, "0.5"))
     damaged(store, head)
-    verify(run, jobs_redis_url, head, repair=True)
+    repair(run, jobs_redis_url, head)
     assert dict(store.read_blocks(NAME, head.token, range(buckets))) == right
 
     with pytest.raises(DataFault, match=r"has no more what generation 1 .* `scoreline publish .* --day 1998-06-01`"):
-        verify(run, jobs_redis_url, replace(head, checksum=1), repair=True)
+        repair(run, jobs_redis_url, replace(head, checksum=1))
+
+
+def test_what_is_damaged_again_at_once_is_not_called_repaired(
+    project: Project, store: Store, jobs_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = at(put(project, DAY, numbered(project, ROWS)))
+    publish(run, jobs_redis_url)
+    head, real = store.head(NAME), generation.repair
+    assert head is not None
+
+    def in_vain(scores: DataFrame, built: Generation, rows: int) -> int:
+        written = real(scores, built, rows)
+        damaged(store, head)
+        return written
+
+    damaged(store, head)
+    monkeypatch.setattr(generation, "repair", in_vain)
+    with pytest.raises(GenerationDiffers, match=r"2 are missing and 2 differ .* after 4 were repaired"):
+        repair(run, jobs_redis_url, head)
 
 
 def test_a_generation_that_is_not_live_any_more_is_not_repaired(
@@ -65,8 +90,8 @@ def test_a_generation_that_is_not_live_any_more_is_not_repaired(
     assert first is not None
     publish(at(run, 1), jobs_redis_url)
     damaged(store, first)
-    with pytest.raises(GenerationDiffers, match="0 repaired: another head went live meanwhile"):
-        verify(run, jobs_redis_url, first, repair=True)
+    with pytest.raises(GenerationDiffers, match="after 0 were repaired: another head went live meanwhile"):
+        repair(run, jobs_redis_url, first)
     assert store.count_blocks(NAME, first.token, range(first.layout.buckets)) == first.layout.buckets - 2
 
 
@@ -80,5 +105,5 @@ def test_where_all_differ_no_list_of_them_reaches_the_driver(
     store.unlink(block_key(NAME, head.token, bucket) for bucket in range(head.layout.buckets))
     rows = project.lake.read(f"scores/{NAME}").select("key", "score")
     found = generation.compare(rows, Generation(jobs_redis_url, NAME, head.token, head.layout), ROWS)
-    assert replace(found, examples=[]) == Comparison(head.layout.buckets, head.layout.buckets, 0, 0, [])
+    assert replace(found, examples=[]) == Comparison(head.layout.buckets, head.layout.buckets, 0, [])
     assert len(found.examples) == generation.EXAMPLES

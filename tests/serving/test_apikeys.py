@@ -37,6 +37,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guarded(store: Store, redis_url: str, keys: Path) -> Iterator[str]:
     publish(store, "keyed", 1, {"a": 0.5})
     publish(store, "unkeyed", 1, {"a": 0.5})
+    store.register("unkeyed-yet")
     with service_at(redis_url, host=OPEN, api_keys_file=str(keys)) as url:
         for pipeline in ("keyed", "unkeyed"):
             httpx.get(f"{url}/v1/scores/{pipeline}/a", headers={"X-API-Key": EVERY})  # the short way knows them now
@@ -59,8 +60,9 @@ def test_a_key_opens_its_pipelines_and_no_others(guarded: str, header: str) -> N
             ):
                 refused = client.ask(request)
                 assert (refused.status, refused.json["type"]) == (403, "urn:scoreline:problem:forbidden")
-        listed = client.ask(get("/v1/pipelines", header)).json["pipelines"]
-    assert [one["pipeline"] for one in listed] == ["keyed"]
+        listed = client.ask(get("/v1/pipelines", header)).json
+    assert [one["pipeline"] for one in listed["pipelines"]] == ["keyed"]
+    assert listed["not_live"] == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import redis
 from redis.crc import key_slot
 
 from serving.errors import SettingsError, StoreRefused, StoreUnavailable
@@ -221,3 +222,39 @@ def seconds_until_given_up(pipeline: str, store: Store) -> float:
     with pytest.raises(StoreUnavailable, match="does not answer"):
         store.head(pipeline)
     return time.monotonic() - started
+
+
+def test_what_a_redis_refuses_is_said_with_what_to_do(servers: ExitStack, tmp_path: Path) -> None:
+    port = free_port()
+    limited = ("--user", *["limited", "on", ">secret", "~scoreline:*", "+get", "+eval"])
+    servers.enter_context(redis_at(port, tmp_path, "--dir", str(tmp_path), *limited))
+    server = redis.Redis(port=port)
+
+    def refused(*command: str, user: str = "") -> str:
+        with Store(f"redis://{user}127.0.0.1:{port}") as store, pytest.raises(StoreRefused) as told:
+            store.ask(*command)
+        return str(told.value)
+
+    one = "scoreline:one"
+    assert "give this user what infra/redis/users.acl" in refused("SET", one, "1", user="limited:secret@")
+    script = "return redis.call('SET', KEYS[1], 1)"
+    assert "give this user what infra/redis/users.acl" in refused("EVAL", script, "1", one, user="limited:secret@")
+    server.set(one, 1)
+    assert "one of Scoreline's keys is somebody else's" in refused("SADD", one, "1")
+    server.config_set("maxmemory", 1)
+    assert "it is full: raise its maxmemory" in refused("SET", one, "1")
+    assert "it is full: raise its maxmemory" in refused("EVAL", script, "1", one)
+    server.config_set("maxmemory", 0)
+    assert "compare its version and its users with infra/redis" in refused("NO-COMMAND")
+
+
+def test_a_redis_that_cannot_save_says_to_make_room(servers: ExitStack, tmp_path: Path) -> None:
+    port = free_port()
+    servers.enter_context(redis_at(port, tmp_path, "--save", "3600 1", "--dbfilename", "dump"))
+    server = redis.Redis(port=port)
+    (tmp_path / "dump").mkdir()  # what a full disk does: no file can be put there
+    server.bgsave()
+    while server.info("persistence")["rdb_last_bgsave_status"] == "ok":
+        time.sleep(0.05)
+    with Store(f"redis://127.0.0.1:{port}") as store, pytest.raises(StoreRefused, match="make room there"):
+        store.claim("unsaved", 1)

@@ -133,7 +133,7 @@ class Publications(RuleBasedStateMachine):
     def roll_back(self, back: int) -> None:
         """An operator makes an earlier generation live again."""
         assert self.model.live
-        observed, _ = self.store.observe(self.pipeline)
+        observed = self.store.record(self.pipeline)
         past = self.history[max(0, len(self.history) - 1 - back)]
         again = replace(past.head, epoch=self.model.live.head.epoch + 1)
         assert self.store.replace(b"what was live long ago", again) == "moved"

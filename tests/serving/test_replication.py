@@ -47,13 +47,13 @@ def test_blocks_are_written_when_a_replica_has_them(pair: tuple[Store, Server], 
 def test_a_head_is_live_when_a_replica_has_it(pair: tuple[Store, Server], servers: ExitStack) -> None:
     store, replica = pair
     live = publish(store, "replicated", 1, {"a": 0.5})
-    observed, _ = store.observe("replicated")
+    observed = store.record("replicated")
     assert store.claim("replicated", 2)
     goes_on = paused(replica, servers)
     assert store.swap(head_for("replicated", 2, {"a": 0.5})) == "live"
     assert goes_on.is_set()
     again = paused(replica, servers)
-    assert store.replace(store.observe("replicated")[0], live) == "live"
+    assert store.replace(store.record("replicated"), live) == "live"
     assert again.is_set()
     assert observed == live.to_json()
 

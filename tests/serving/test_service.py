@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -22,10 +22,11 @@ from serving.blocks import pack
 from serving.client import Client
 from serving.errors import ServiceError
 from serving.layout import Layout
+from serving.refusals import Refusal, RefusalStore
 from serving.store import Store
 from tests.conftest import ROOT, free_port, stop
 from tests.serving.conftest import redis_at, service_at
-from tests.serving.publishing import head_for, publish
+from tests.serving.publishing import JUNE_2, head_for, publish
 
 HARD_KEYS = [
     "0042",
@@ -180,6 +181,25 @@ def test_pipelines_are_listed_with_what_is_live(store: Store, client: Client) ->
         1000,
         "run",
     )
+
+
+def test_a_pipeline_of_which_nothing_is_live_yet_is_listed_with_why(store: Store, service_url: str) -> None:
+    """Where on-call looks first: its first publication broke a rail, say."""
+    store.register("waiting")
+    RefusalStore(store, "waiting").put(date(1998, 6, 2), Refusal("rail breach", "500 scores", JUNE_2))
+    answer = httpx.get(f"{service_url}/v1/pipelines").json()
+    assert "waiting" not in [one["pipeline"] for one in answer["pipelines"]]
+    [waiting] = [one for one in answer["not_live"] if one["pipeline"] == "waiting"]
+    [refusal] = waiting["refusals"]
+    assert refusal == {
+        "as_of": "1998-06-02",
+        "verdict": "rail breach",
+        "reason": "500 scores",
+        "at": "1998-06-02T00:00:00Z",
+    }
+    publish(store, "waiting", 1, {"a": 0.5})
+    answer = httpx.get(f"{service_url}/v1/pipelines").json()
+    assert "waiting" not in [one["pipeline"] for one in answer["not_live"]]
 
 
 def test_metrics_count_requests_and_keys_by_source(store: Store, client: Client, service_url: str) -> None:

@@ -34,7 +34,7 @@ def go_live(store: Store, pipeline: str, token: int = 1, **changes: Any) -> Head
     head = replace(head, checksum=tally(*arrays(head.layout, SCORES)).checksum)
     write(store, head, SCORES)
     store.register(pipeline)
-    assert store.replace(store.observe(pipeline)[0], head) == "live"
+    assert store.replace(store.record(pipeline), head) == "live"
     return head
 
 

@@ -8,7 +8,7 @@ from threading import Timer
 import pytest
 
 from serving.errors import EvictionRefused, GenerationLive, StoreRefused, TornGeneration
-from serving.keys import block_key
+from serving.keys import block_key, head_key
 from serving.store import BATCH, Store
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
@@ -36,9 +36,9 @@ def test_a_lost_block_is_torn_and_named(store: Store) -> None:
 
 
 def test_nothing_is_live_before_the_first_swap(store: Store) -> None:
-    assert store.observe("nothing") == (None, None)
+    assert (store.record("nothing"), store.head("nothing")) == (None, None)
     head = publish(store, "nothing", 1, SCORES)
-    assert store.observe("nothing") == (head.to_json(), head)
+    assert (store.record("nothing"), store.head("nothing")) == (head.to_json(), head)
 
 
 def test_of_two_publishers_the_later_claim_wins_whoever_swaps_first(store: Store) -> None:
@@ -96,7 +96,7 @@ def test_an_emptied_redis_does_not_help_a_zombie(store: Store) -> None:
 
 def test_a_publisher_who_saw_an_epoch_that_is_over_is_refused(store: Store) -> None:
     live = publish(store, "epochs", 1, SCORES)
-    observed, _ = store.observe("epochs")
+    observed = store.record("epochs")
     assert store.claim("epochs", 2)
     assert store.replace(observed, replace(live, epoch=2)) == "live"
     assert store.swap(replace(head_for("epochs", 2, SCORES), as_of=live.as_of + 1)) == "epoch"
@@ -105,7 +105,7 @@ def test_a_publisher_who_saw_an_epoch_that_is_over_is_refused(store: Store) -> N
 def test_a_publisher_with_an_epoch_of_its_own_does_not_undo_a_rollback(store: Store) -> None:
     """Another model begins the same epoch as the rollback that came in between: the numbers alone would not tell."""
     live = publish(store, "same-epoch", 1, SCORES)
-    observed, _ = store.observe("same-epoch")
+    observed = store.record("same-epoch")
     assert store.claim("same-epoch", 2)
     back = replace(live, epoch=2)
     assert store.replace(observed, back) == "live"
@@ -148,7 +148,7 @@ def test_blocks_are_counted_and_found_where_some_are_missing(store: Store) -> No
 def test_a_replacement_takes_what_it_saw_alone(store: Store) -> None:
     old = publish(store, "replaced", 1, SCORES)
     publish(store, "replaced", 2, SCORES)
-    observed, live = store.observe("replaced")
+    observed, live = store.record("replaced"), store.head("replaced")
     assert live is not None
     back = replace(old, epoch=live.epoch + 1)
     assert store.replace(b"something else", back) == "moved"
@@ -173,6 +173,16 @@ def test_an_old_generation_is_removed_and_the_live_one_never(store: Store) -> No
     assert store.remove_generation("removal", 1, buckets) == old.layout.buckets
     assert store.remove_generation("removal", 1, buckets) == 0
     assert len(list(store.read_blocks("removal", 2, buckets))) == old.layout.buckets
+
+
+def test_while_the_head_cannot_be_read_no_generation_is_removed(store: Store) -> None:
+    """It may name any: a later version's publisher may have died after its swap."""
+    head = publish(store, "unknown", 1, SCORES)
+    buckets = range(head.layout.buckets)
+    store.ask("SET", head_key("unknown"), '{"format": 2}')
+    with pytest.raises(GenerationLive, match="generation 1 may be live and stays: a head record this version cannot"):
+        store.remove_generation("unknown", 1, buckets)
+    assert store.count_blocks("unknown", 1, buckets) == len(buckets)
 
 
 def test_a_redis_that_evicts_is_refused(servers: ExitStack, tmp_path: Path) -> None:
