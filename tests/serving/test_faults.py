@@ -104,11 +104,11 @@ def test_a_damaged_store_is_a_problem_to_retry_that_shows_no_insides(
 def test_keys_that_cannot_be_read_are_counted_as_such_by_both_ways(
     store: Store, service_url: str, raw: "redis.Redis"
 ) -> None:
-    raw.delete(block(publish(store, "counted", 1, {"a": 0.5})))
-    counted = 'scoreline_lookups_total{pipeline="counted",source="fault"}'
+    raw.delete(block(publish(store, "faults-counted", 1, {"a": 0.5})))
+    counted = 'scoreline_lookups_total{pipeline="faults-counted",source="fault"}'
     for headers in WAYS.values():
-        httpx.get(f"{service_url}/v1/scores/counted/a", headers=headers)
-        httpx.post(f"{service_url}/v1/scores/counted", json={"keys": ["a", "b"]}, headers=headers)
+        httpx.get(f"{service_url}/v1/scores/faults-counted/a", headers=headers)
+        httpx.post(f"{service_url}/v1/scores/faults-counted", json={"keys": ["a", "b"]}, headers=headers)
     assert f"{counted} 6" in httpx.get(f"{service_url}/metrics").text
 
 
