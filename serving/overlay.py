@@ -120,6 +120,15 @@ class OverlayStore:
         """Unlink all entries of an epoch that is over, and return how many hashes that were."""
         return self.store.unlink(overlay_key(pipeline, epoch, bucket) for bucket in range(overlay.buckets))
 
+    def count(self, head: Head) -> int:
+        """Return how many entries the overlay of the head's epoch has."""
+        total = 0
+        buckets = range(head.overlay.buckets) if head.overlay else range(0)
+        for batch in batches(buckets, AT_ONCE * ROUND_TRIP):
+            names = [overlay_key(head.pipeline, head.epoch, bucket) for bucket in batch]
+            total += sum(map(len, self.store.connection.ask([("HKEYS", name) for name in names])))
+        return total
+
     def _run(self, script: str, rows: Iterable[tuple[str | bytes, ...]], *more: int) -> Iterator[int]:
         """Run a script over rows, each a key and its arguments; yield what each call returns."""
         for batch in batches(rows, AT_ONCE * ROUND_TRIP):
