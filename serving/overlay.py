@@ -126,7 +126,7 @@ class OverlayStore:
         buckets = range(head.overlay.buckets) if head.overlay else range(0)
         for batch in batches(buckets, AT_ONCE * ROUND_TRIP):
             names = [overlay_key(head.pipeline, head.epoch, bucket) for bucket in batch]
-            total += sum(self.store.connection.ask([("HLEN", name) for name in names]))
+            total += sum(map(len, self.store.connection.ask([("HKEYS", name) for name in names])))
         return total
 
     def _run(self, script: str, rows: Iterable[tuple[str | bytes, ...]], *more: int) -> Iterator[int]:

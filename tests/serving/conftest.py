@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -76,11 +76,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session", params=["server", "cluster"])
-def any_store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """A store over one server, and one over a cluster, where it signs in as the publisher."""
+def any_place(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """What gives the URL for a user: of one server, which has no users, and of a cluster."""
     named = {"server": "redis_url", "cluster": "cluster"}[request.param]
     place: str | Cluster = request.getfixturevalue(named)
-    with Store(place if isinstance(place, str) else place.url("publisher")) as opened:
+    return place.url if isinstance(place, Cluster) else lambda _: place
+
+
+@pytest.fixture(scope="session")
+def any_store(any_place: Callable[[str], str]) -> Iterator[Store]:
+    """A store over one server, and one over a cluster, where it signs in as the publisher."""
+    with Store(any_place("publisher")) as opened:
         yield opened
 
 

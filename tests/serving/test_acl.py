@@ -63,12 +63,18 @@ READER: list[Command] = [
     ("EVAL", "return 1", 0),
     ("EVAL", "return redis.call('GET', KEYS[1])", 1, OURS),
     ("INFO", "memory"),
+    ("HMGET", OURS, "field"),
+    ("EXISTS", OURS),
 ]
 PUBLISHER: list[Command] = [
     ("SET", "other", "x"),
     ("UNLINK", "other"),
     ("SADD", "other", "x"),
     ("HSET", "other", "x", "x"),
+    ("SMEMBERS", PIPELINES),
+    ("SREM", PIPELINES, "x"),
+    ("HLEN", OURS),
+    ("MGET", OURS),
     ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "other"),
     ("EVAL", "return redis.call('SET', 'other', 1)", 0),
     ("EVAL", "return redis.call('FLUSHALL')", 0),

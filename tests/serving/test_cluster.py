@@ -10,6 +10,7 @@ from threading import Timer
 
 import httpx
 import pytest
+from redis.crc import key_slot
 
 from serving import connection
 from serving.errors import EvictionRefused, StoreRefused, StoreUnavailable
@@ -21,6 +22,7 @@ from tests.serving.conftest import service_at
 from tests.serving.publishing import head_for, publish
 from tests.serving.topologies import SLOTS, Cluster, Server, Site, await_true, over
 
+COVERAGE = ("--cluster-require-full-coverage", "no")
 SCORES = {f"k{number}": number / 1000 for number in range(1000)}
 
 
@@ -130,7 +132,7 @@ def test_what_a_master_has_that_gives_no_answer_is_missing_and_nothing_else(
     servers: ExitStack, tmp_path: Path, how: int
 ) -> None:
     site = Site(tmp_path, servers)
-    nodes = site.cluster(options=("--cluster-require-full-coverage", "no"))
+    nodes = site.cluster(options=COVERAGE)
     whole = Cluster(site, nodes)
     with Store(whole.url("publisher")) as store:
         head = publish(store, "partly", 1, SCORES)
@@ -171,6 +173,20 @@ def test_a_cluster_without_slots_is_away_until_it_has_them(servers: ExitStack, t
     with Store(site.url("publisher", node, kind="+cluster")) as store:
         publish(store, "early", 1, SCORES)
     assert httpx.get(f"{service}/v1/scores/early/k1").status_code == 200
+
+
+def test_a_head_whose_slot_nobody_has_is_away_and_not_unreadable(servers: ExitStack, tmp_path: Path) -> None:
+    site = Site(tmp_path, servers)
+    nodes = site.cluster(options=COVERAGE)
+    with Store(Cluster(site, nodes).url("publisher")) as store:
+        publish(store, "slotless", 1, SCORES)
+    url = servers.enter_context(service_at(Cluster(site, nodes).url("reader")))
+    assert httpx.get(f"{url}/v1/pipelines").status_code == 200
+    for node in nodes:
+        node.raw.execute_command("CLUSTER", "DELSLOTS", key_slot(head_key("slotless").encode()))
+    for path in ("/v1/pipelines", "/v1/scores/slotless/k1"):
+        told = httpx.get(f"{url}{path}")
+        assert (told.status_code, told.json()["type"]) == (503, "urn:scoreline:problem:store-unavailable")
 
 
 def test_jobs_do_not_take_a_cluster_without_slots_for_one_without_faults(

@@ -40,6 +40,12 @@ def raw(redis_url: str) -> Iterator["redis.Redis"]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def any_service_url(any_place: Callable[[str], str]) -> Iterator[str]:
+    with service_at(any_place("reader")) as url:
+        yield url
+
+
 def block(head: Head) -> str:
     return block_key(head.pipeline, head.token, 0)
 
@@ -48,31 +54,29 @@ def bucket_of(head: Head, key: str) -> int:
     return head.layout.bucket_of(head.layout.hash_of(key))
 
 
-def no_block(raw: "redis.Redis", head: Head) -> None:
-    raw.delete(block(head))
+def no_block(store: Store, head: Head) -> None:
+    store.unlink([block(head)])
 
 
-def a_block_of_junk(raw: "redis.Redis", head: Head) -> None:
-    raw.set(block(head), b"secret junk")
+def a_block_of_junk(store: Store, head: Head) -> None:
+    store.write_blocks(head.pipeline, head.token, [(0, b"secret junk")])
 
 
-def a_head_of_junk(raw: "redis.Redis", head: Head) -> None:
-    raw.set(head_key(head.pipeline), b'{"secret": ')
+def a_head_of_junk(store: Store, head: Head) -> None:
+    store.ask("SET", head_key(head.pipeline), b'{"secret": ')
 
 
-def a_head_of_another_type(raw: "redis.Redis", head: Head) -> None:
-    raw.delete(head_key(head.pipeline))
-    raw.hset(head_key(head.pipeline), "token", "1")
+def a_head_of_another_type(store: Store, head: Head) -> None:
+    store.unlink([head_key(head.pipeline)])
+    store.ask("HSET", head_key(head.pipeline), "token", "1")
 
 
-DAMAGES: dict[str, Callable[["redis.Redis", Head], object]] = {
+DAMAGES: dict[str, Callable[[Store, Head], object]] = {
     "torn-generation": no_block,
     "corrupt-block": a_block_of_junk,
     "unreadable-head": a_head_of_junk,
     "store-refused": a_head_of_another_type,
 }
-
-
 OF_ITS_KEYS = {"torn-generation", "corrupt-block"}
 WAYS = {"short": {}, "long": {"TE": "trailers"}}
 
@@ -80,15 +84,16 @@ WAYS = {"short": {}, "long": {"TE": "trailers"}}
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("code", DAMAGES)
 def test_a_damaged_store_is_a_problem_to_retry_that_shows_no_insides(
-    store: Store, service_url: str, raw: "redis.Redis", code: str, way: str
+    any_store: Store, any_service_url: str, code: str, way: str
 ) -> None:
-    head = publish(store, code, 1, SCORES)
-    httpx.get(f"{service_url}/v1/scores/{code}/a")  # so that the short way knows it
-    DAMAGES[code](raw, head)
+    head = publish(any_store, code, 1, SCORES)
+    target = f"{any_service_url}/v1/scores/{code}"
+    httpx.get(f"{target}/a")  # so that the short way knows it
+    DAMAGES[code](any_store, head)
     hit, sound = (next(key for key in SCORES if (bucket_of(head, key) == 0) is damaged) for damaged in (True, False))
-    single = httpx.get(f"{service_url}/v1/scores/{code}/{hit}", headers=WAYS[way])
-    batch = httpx.post(f"{service_url}/v1/scores/{code}", json={"keys": [sound, hit]}, headers=WAYS[way])
-    raw.delete(head_key(code))
+    single = httpx.get(f"{target}/{hit}", headers=WAYS[way])
+    batch = httpx.post(target, json={"keys": [sound, hit]}, headers=WAYS[way])
+    any_store.unlink([head_key(code)])
     if code in OF_ITS_KEYS:
         assert batch.status_code == 200
         whole, missing = batch.json()["answers"]
@@ -106,11 +111,11 @@ def test_a_damaged_store_is_a_problem_to_retry_that_shows_no_insides(
 def test_keys_that_cannot_be_read_are_counted_as_such_by_both_ways(
     store: Store, service_url: str, raw: "redis.Redis"
 ) -> None:
-    raw.delete(block(publish(store, "counted", 1, {"a": 0.5})))
-    counted = 'scoreline_lookups_total{pipeline="counted",source="fault"}'
+    raw.delete(block(publish(store, "faults-counted", 1, {"a": 0.5})))
+    counted = 'scoreline_lookups_total{pipeline="faults-counted",source="fault"}'
     for headers in WAYS.values():
-        httpx.get(f"{service_url}/v1/scores/counted/a", headers=headers)
-        httpx.post(f"{service_url}/v1/scores/counted", json={"keys": ["a", "b"]}, headers=headers)
+        httpx.get(f"{service_url}/v1/scores/faults-counted/a", headers=headers)
+        httpx.post(f"{service_url}/v1/scores/faults-counted", json={"keys": ["a", "b"]}, headers=headers)
     assert f"{counted} 6" in httpx.get(f"{service_url}/metrics").text
 
 

@@ -4,27 +4,41 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import httpx
 import pytest
+from deltalake import DeltaTable, Field, Schema
+from deltalake.schema import PrimitiveType
 
+from jobs import retention
+from jobs.ledger import Entry, Ledger
+from jobs.retention import Retention
+from jobs.spec import load_pipeline
+from jobs.tables import publications_table
+from serving.clock import Clock
+from serving.head import Head
 from serving.overlay import Fresh, OverlayStore
 from serving.store import Store
 from tests.conftest import ROOT
+from tests.serving.conftest import service_at
 from tests.serving.publisher import STEP, keys, numbered
 from tests.serving.publishing import JUNE_2
+from tests.serving.test_sources import regressions
 
 KEYS = 2000
 FRESH = keys(300)  # those that the overlay keeps fresh
 STREAM = 1_000_000  # an overlay entry's score is this and its as_of, in microseconds after JUNE_2
 CHANCE = random.Random(7)  # noqa: S311  reason: it chooses whom to kill, not a secret
+NUMBER = count()
+TYPES = {"BIGINT": "long", "STRING": "string", "TIMESTAMP": "timestamp"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -63,6 +77,16 @@ class Seen:
         self.answers[source] += 1
 
 
+@pytest.fixture
+def site(any_place: Callable[[str], str], tmp_path: Path) -> Iterator[Retention]:
+    """A pipeline of its own with its Redis, its ledger, and what sweeps them."""
+    declared = load_pipeline(ROOT / "dags/pipelines", "purchase_propensity")
+    publication = declared.publication.model_copy(update={"keep": 2})
+    pipeline = declared.model_copy(update={"name": f"swaps-{next(NUMBER)}", "publication": publication})
+    with Store(any_place("publisher")) as store:
+        yield Retention(pipeline, store, ledger_at(tmp_path / "ledger", pipeline.name))
+
+
 @contextmanager
 def beside(*tasks: Any) -> Iterator[None]:
     """Run each task again and again in a thread of its own until the block ends."""
@@ -88,17 +112,29 @@ def start(redis_url: str, pipeline: str, token: int, number: int) -> subprocess.
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
-def published(redis_url: str, pipeline: str, tokens: "count[int]", number: int) -> list[int]:
-    """Publish generation `number` by publishers that are killed at random; return their tokens, the live one last."""
-    tried = []
+def ledger_at(folder: Path, pipeline: str) -> Ledger:
+    """Return an empty ledger, made without Spark."""
+    columns = [Field(column.name, PrimitiveType(TYPES[column.type])) for column in publications_table(pipeline).columns]
+    DeltaTable.create(str(folder), Schema(columns))
+    return Ledger(str(folder), f"publications/{pipeline}", Clock())
+
+
+def published(site: Retention, number: int) -> Head:
+    """Publish generation `number` by publishers that are killed at random, and return its head."""
+    name, ledger = site.pipeline.name, site.ledger
+    wanted = Entry.of(numbered(name, 1, number, KEYS)[0])
     while True:
-        tried.append(next(tokens))
-        process = start(redis_url, pipeline, tried[-1], number)
+        ledger.admit(site.store.head(name))  # its publisher may have been killed before it could say so
+        token = ledger.reserve(wanted, above=0).token
+        process = start(site.store.url, name, token, number)
         if CHANCE.random() < 0.4:
             time.sleep(CHANCE.uniform(0, 0.8))
             process.kill()
         if process.wait() == 0:
-            return tried
+            live = site.store.head(name)
+            assert live is not None
+            assert live.token == token
+            return live
 
 
 def fresher(redis_url: str, pipeline: str) -> Any:
@@ -117,22 +153,44 @@ def fresher(redis_url: str, pipeline: str) -> Any:
     return write
 
 
-@pytest.mark.parametrize("swaps", [8, pytest.param(100, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])])
-def test_no_answer_is_torn_mixed_empty_or_older(redis_url: str, service_url: str, swaps: int) -> None:
-    pipeline, tokens, kept = f"swaps-{swaps}", count(1), []
-    live = published(redis_url, pipeline, tokens, 1)
-    callers = [Seen(f"{service_url}/v1/scores/{pipeline}") for _ in range(3)]
-    with httpx.Client() as http, Store(redis_url) as store:
+@pytest.mark.parametrize(
+    ("swaps", "grace"), [(8, 1), pytest.param(100, 10, marks=[pytest.mark.soak, pytest.mark.timeout(2400)])]
+)
+def test_no_answer_is_torn_mixed_empty_or_older(
+    any_place: Callable[[str], str], servers: ExitStack, site: Retention, swaps: int, grace: int
+) -> None:
+    name, store = site.pipeline.name, site.store
+    live = published(site, 1)
+    url = servers.enter_context(service_at(any_place("reader")))
+    callers = [Seen(f"{url}/v1/scores/{name}") for _ in range(3)]
+    with httpx.Client() as http, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retention, "GRACE", timedelta(seconds=grace))
         await_answer(http, callers[0].url)
         tasks = [lambda seen=seen: seen.ask(http, CHANCE.sample(keys(KEYS), 100)) for seen in callers]
-        with beside(*tasks, fresher(redis_url, pipeline)):
+        with beside(*tasks, fresher(store.url, name)):
             for number in range(2, swaps + 2):
-                kept.append(live)
-                live = published(redis_url, pipeline, tokens, number)
-                sweep(store, pipeline, kept[:-2], number - 1)
-                kept = kept[-2:]
+                before, live = live, published(site, number)
+                site.free(site.ledger.admit(live), live.token)
+                site.sweep(live, before)
     assert [fault for seen in callers for fault in seen.faults] == []
     assert all(seen.answers["batch"] > 0 and seen.answers["stream"] > 0 for seen in callers)
+    assert regressions(url) == 0
+    assert_swept(site, swaps)
+
+
+def assert_swept(site: Retention, swaps: int) -> None:
+    """Of what was live, the last few are whole and the first are gone; nothing is left of what never was."""
+    history = site.ledger.read()
+    there = {
+        one.token: site.store.count_blocks(site.pipeline.name, one.token, range(one.buckets))
+        for one in history.generations
+    }
+    lived = [one for one in history.generations if one.turns]
+    kept = [one for one in lived if not one.removed]
+    assert len(lived) > swaps
+    assert swaps > len(kept) >= site.pipeline.publication.keep
+    assert {token for token, blocks in there.items() if blocks} == {one.token for one in kept}
+    assert {there[one.token] for one in kept} == {kept[0].buckets}
 
 
 def await_answer(http: httpx.Client, url: str) -> None:
@@ -140,12 +198,3 @@ def await_answer(http: httpx.Client, url: str) -> None:
     while http.post(url, json={"keys": ["key-1"]}).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def sweep(store: Store, pipeline: str, old: list[list[int]], before: int) -> None:
-    """Remove what two later generations have replaced, and the overlay entries that the one before had overtaken."""
-    for token in (token for tried in old for token in tried):
-        store.remove_generation(pipeline, token, range(numbered(pipeline, token, 1, KEYS)[0].layout.buckets))
-    head = store.head(pipeline)
-    assert head is not None
-    OverlayStore(store).drop_overtaken(replace(head, as_of=JUNE_2 + STEP * before))
