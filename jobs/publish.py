@@ -10,7 +10,7 @@ from typing import Literal
 from jobs import generation as blocks
 from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
 from jobs.generation import Generation
-from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, Entry, Ledger
+from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, NO_GENERATION, Entry, Ledger
 from jobs.partition import Partition, partition_of
 from jobs.prior import fallback_of
 from jobs.quality import Measure, count
@@ -211,10 +211,17 @@ class _Publication:
 
     def _refuse(self, verdict: Verdict, entry: Entry, measures: list[Measure]) -> None:
         """Put on record, and beside the head, why the scores do not go live."""
+        self._require_claim(entry)
         LOG.info("as of %s: %s, %s", self.run.as_of.date(), verdict, entry.note)
         self.ledger.write([(verdict, entry)])
         self._record(verdict, entry, measures)
         self._tell(self.run.as_of.date(), verdict, entry.note)
+
+    def _require_claim(self, entry: Entry) -> None:
+        """Raise `Overtaken` where another publication has begun since: it speaks for the date, and freed the blocks."""
+        name, token = self.run.pipeline.name, entry.token
+        if token != NO_GENERATION and self.store.highest_token(name) != token:
+            raise Overtaken(f"{name}: generation {token} was given up: {REFUSED['unclaimed']}. Run the task again")
 
     def _tell(self, as_of: date, verdict: Verdict, reason: str) -> None:
         """Say beside the head why a date is not live."""

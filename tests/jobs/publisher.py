@@ -25,7 +25,7 @@ from serving.store import Store
 from tests.project import Project
 
 STEPS = ("reserved", "claimed", "partly written", "written", "read back", "verified", "swapped", "recorded")
-BEFORE = ("before the blocks", "before the swap")
+BEFORE = ("before the blocks", "written", "before the swap")
 
 
 def halt(step: str, how: int, patch: pytest.MonkeyPatch) -> None:

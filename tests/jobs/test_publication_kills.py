@@ -89,6 +89,7 @@ def test_who_goes_on_after_another_has_ended_changes_nothing(stage: Stage, step:
     assert "another publication began meanwhile" in said
     assert stage.record() == live
     stage.sound(run)
+    assert stage.project.lake.read(f"publications/{NAME}").where("event = 'differs'").isEmpty()
 
 
 def test_who_goes_on_after_a_rollback_does_not_undo_it(stage: Stage) -> None:
