@@ -21,10 +21,13 @@ BATCH = 1000  # blocks in one round trip: about 1 MB at 64 keys a block
 POLICY = re.compile(rb"maxmemory_policy:(\S+)")
 Outcome = Literal["live", "older", "epoch", "unclaimed", "moved", "unreadable"]
 
+# A full Redis refuses a script that writes what takes memory, unless something else was written first: with UNLINK
+# before SET a claim, a swap and a rollback go through, and what they make superfluous can be removed.
 # A higher token takes the claim; the same one keeps it, so that the command may be sent again.
 CLAIM = """
 local held = redis.call('GET', KEYS[1])
 if held and tonumber(held) > tonumber(ARGV[1]) then return 0 end
+redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
 return 1
 """
@@ -40,6 +43,7 @@ if raw then
   if new.as_of < live.as_of or (new.as_of == live.as_of and new.token <= live.token) then return 'older' end
   if new.epoch < live.epoch or (ARGV[2] and live.epoch ~= tonumber(ARGV[2])) then return 'epoch' end
 end
+redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
 return 'live'
 """
@@ -48,6 +52,7 @@ local raw = redis.call('GET', KEYS[1]) or ''
 if raw == ARGV[2] then return 'live' end
 if KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) ~= tonumber(ARGV[3]) then return 'unclaimed' end
 if raw ~= ARGV[1] then return 'moved' end
+redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[2])
 return 'live'
 """

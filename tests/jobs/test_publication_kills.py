@@ -108,7 +108,7 @@ def test_who_goes_on_after_a_rollback_does_not_undo_it(stage: Stage) -> None:
 def test_a_redis_that_fills_up_keeps_what_is_live_and_takes_the_next_when_there_is_room(
     alone: Stage, servers: ExitStack, tmp_path: Path
 ) -> None:
-    """The retry has room for its blocks because it frees those of the attempt that was killed."""
+    """The retry has room for its blocks because it frees those of the attempt that was killed, though Redis is full."""
     servers.enter_context(redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"))
     first = put(alone.project, DAY, numbered(alone.project, MANY))
     run = put(alone.project, NEXT, numbered(alone.project, MANY, "id / 50000"))
@@ -123,9 +123,9 @@ def test_a_redis_that_fills_up_keeps_what_is_live_and_takes_the_next_when_there_
         alone.sound(first)
 
         raw(store).config_set("maxmemory", 0)
-        alone.kill(run, "written")
-        raw(store).config_set("maxmemory", used(store) + generation // 2)
-        assert publish(run, alone.url) == "live"
+        alone.kill(put(alone.project, NEXT, numbered(alone.project, 2 * MANY)), "written")
+        raw(store).config_set("maxmemory", used(store) - generation // 2)
+        assert publish(put(alone.project, NEXT, numbered(alone.project, MANY)), alone.url) == "live"
     alone.sound(run)
 
 

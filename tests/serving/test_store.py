@@ -12,7 +12,7 @@ from serving.keys import block_key
 from serving.store import BATCH, Store
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
-from tests.serving.publishing import head_for, publish, write
+from tests.serving.publishing import head_for, publish, raw, write
 
 SCORES = {f"k{number}": number / 100 for number in range(100)}
 
@@ -232,3 +232,21 @@ def test_a_full_redis_refuses_the_new_generation_and_keeps_the_old(servers: Exit
             full.write_blocks("full", 2, ((bucket, bytes(10_000)) for bucket in range(2_000)))
         assert full.head("full") == live
         assert len(list(full.read_blocks("full", 1, range(live.layout.buckets)))) == live.layout.buckets
+
+
+def test_a_full_redis_takes_claims_swaps_and_rollbacks(servers: ExitStack, tmp_path: Path) -> None:
+    """All that can end its being full: what was removed, or went live and frees others, begins with one of them."""
+    port = free_port()
+    servers.enter_context(redis_at(port, tmp_path, "--maxmemory-policy", "noeviction"))
+    with Store(f"redis://127.0.0.1:{port}") as full:
+        old = publish(full, "full", 1, SCORES)
+        write(full, head_for("full", 2, SCORES), SCORES)
+        raw(full).config_set("maxmemory", 1)
+        with pytest.raises(StoreRefused, match="maxmemory"):
+            full.register("full")
+        assert full.claim("full", 2)
+        assert full.swap(head_for("full", 2, SCORES)) == "live"
+        back = replace(old, epoch=2)
+        assert full.replace(full.record("full"), back) == "live"
+        assert full.replace_claimed(full.record("full"), replace(head_for("full", 2, SCORES), epoch=3)) == "live"
+        assert full.remove_generation("full", 1, range(old.layout.buckets)) == old.layout.buckets
