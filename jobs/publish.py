@@ -34,6 +34,7 @@ REFUSED: dict[Outcome, str] = {
     "epoch": "a rollback or a forced publication came in between",
     "moved": "a rollback or another publication came in between",
     "unclaimed": "another publication began meanwhile, or Redis was emptied",
+    "removed": "its blocks were removed meanwhile",
     "unreadable": "what is live has a head that cannot be read",
 }
 
