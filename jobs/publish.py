@@ -1,11 +1,14 @@
 """Publish: a generation of packed blocks, read back and compared with the table, then the swap of the head."""
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Literal
+
+from deltalake.exceptions import DeltaError
 
 from jobs import generation as blocks
 from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
@@ -109,7 +112,10 @@ class _Publication:
         rails = self._railed(entry, standing.before)
         head = self._built(entry, standing)
         self._go_live(head, standing)
-        removed = retention.sweep(head, standing.live)
+        removed = 0
+        with self._clean_up():
+            self.refusals.clear(self.run.as_of.date())
+            removed = retention.sweep(head, standing.live)
         self._record(LIVE, entry, [*rails, count("generations removed", removed)])
         return LIVE
 
@@ -187,10 +193,17 @@ class _Publication:
             raise self._overtaken(head, f"{REFUSED['unclaimed']} ({fault})") from fault
         if outcome != "live":
             raise self._overtaken(head, REFUSED[outcome])
-        self.refusals.clear(self.run.as_of.date())
         if standing.live is not None and standing.live.overtakes(head.as_of):
             self._tell(instant(standing.live.as_of).date(), "rolled back", self.warrant.note)
         LOG.info("generation %d is live: %d scores", head.token, head.rows)
+
+    @contextmanager
+    def _clean_up(self) -> Iterator[None]:
+        """Let no fault of what comes after the swap fail the run: its retry would publish all of it again."""
+        try:
+            yield
+        except (ServingError, DeltaError) as fault:
+            LOG.warning("it is live, and not all is cleaned up: what is old goes with the next one: %s", fault)
 
     def _overtaken(self, head: Head, why: str) -> Overtaken:
         self._discard(head)
