@@ -202,7 +202,7 @@ class _Publication:
         """Let no fault of what comes after the swap fail the run: its retry would publish all of it again."""
         try:
             yield
-        except (ServingError, DeltaError) as fault:
+        except (ServingError, DeltaError, OSError) as fault:
             LOG.warning("it is live, and not all is cleaned up: what is old goes with the next one: %s", fault)
 
     def _overtaken(self, head: Head, why: str) -> Overtaken:
