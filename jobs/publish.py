@@ -1,14 +1,17 @@
 """Publish: a generation of packed blocks, read back and compared with the table, then the swap of the head."""
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Literal
 
+from deltalake.exceptions import DeltaError
+
 from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
-from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, Entry, Ledger
+from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, NO_GENERATION, Entry, Ledger
 from jobs.partition import Partition, build, partition_behind, partition_of
 from jobs.prior import fallback_of
 from jobs.quality import Measure, count
@@ -32,6 +35,7 @@ REFUSED: dict[Outcome, str] = {
     "epoch": f"a rollback or a forced publication came in between. {AGAIN}",
     "moved": f"a rollback or another publication came in between. {AGAIN}",
     "unclaimed": f"another publication began meanwhile, or Redis was emptied. {AGAIN}",
+    "removed": f"its blocks were removed meanwhile. {AGAIN}",
     "unreadable": "what is live has a head that cannot be read by now. `scoreline republish` replaces that",
 }
 
@@ -116,7 +120,10 @@ class _Publication:
         rails = self._railed(entry, standing.before)
         head = self._built(entry, standing)
         self._go_live(head, standing)
-        removed = retention.sweep(head, standing.live)
+        removed = 0
+        with self._clean_up():
+            self.refusals.clear(self.run.as_of.date())
+            removed = retention.sweep(head, standing.live)
         self._record(LIVE, entry, [*rails, count("generations removed", removed)])
         return LIVE
 
@@ -206,10 +213,17 @@ class _Publication:
             raise self._overtaken(head, f"{REFUSED['unclaimed']} ({fault})") from fault
         if outcome != "live":
             raise self._overtaken(head, REFUSED[outcome])
-        self.refusals.clear(self.run.as_of.date())
         if standing.before is not None and standing.before.overtakes(head.as_of):
             self._tell(instant(standing.before.as_of).date(), "rolled back", self.warrant.note)
         LOG.info("generation %d is live: %d scores", head.token, head.rows)
+
+    @contextmanager
+    def _clean_up(self) -> Iterator[None]:
+        """Let no fault of what comes after the swap fail the run: its retry would publish all of it again."""
+        try:
+            yield
+        except (ServingError, DeltaError, OSError) as fault:
+            LOG.warning("it is live, and not all is cleaned up: what is old goes with the next one: %s", fault)
 
     def _overtaken(self, head: Head, why: str) -> Overtaken:
         self._discard(head)
@@ -230,10 +244,17 @@ class _Publication:
 
     def _refuse(self, verdict: Verdict, entry: Entry, measures: list[Measure]) -> None:
         """Put on record, and beside the head, why the scores do not go live."""
+        self._require_claim(entry)
         LOG.info("as of %s: %s, %s", self.run.as_of.date(), verdict, entry.note)
         self.ledger.write([(verdict, entry)])
         self._record(verdict, entry, measures)
         self._tell(self.run.as_of.date(), verdict, entry.note)
+
+    def _require_claim(self, entry: Entry) -> None:
+        """Raise `Overtaken` where another publication has begun since: it speaks for the date, and freed the blocks."""
+        name, token = self.run.pipeline.name, entry.token
+        if token != NO_GENERATION and self.store.highest_token(name) != token:
+            raise Overtaken(f"{name}: generation {token} was given up: {REFUSED['unclaimed']}. Run the task again")
 
     def _tell(self, as_of: date, verdict: Verdict, reason: str) -> None:
         """Say beside the head why a date is not live."""

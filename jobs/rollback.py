@@ -52,7 +52,10 @@ def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> H
         head = standing.apart(target, pipeline.publication)
     note = f"rollback from generation {before.token}" + (f": {wish.reason}" if wish.reason else "")
     entry = replace(Entry.of(head, note), run_id=wish.run_id)
-    if ledger.go_live(entry, lambda: store.replace(standing.record, head)) != "live":
+    outcome = ledger.go_live(entry, lambda: store.replace(standing.record, head))
+    if outcome == "removed":
+        raise RollbackRefused(f"{pipeline.name}: generation {head.token} is just being removed: go back to another one")
+    if outcome != "live":
         raise RollbackRefused(f"{pipeline.name}: another head went live at this moment; look, and roll back again")
     _stand_by(store, ledger, before, head)
     with suppress(ServingError):  # it is live and on record: who sees a fault would go back once more

@@ -162,11 +162,12 @@ def _commit(run: Run, pinned: Pinned, result: Result, fences: tuple[Fence, Fence
 
 
 def _supersede(run: Run, features: Table, result: Result, fence: Fence) -> None:
-    """Keep what is about to be replaced by other scores: history is rows."""
+    """Keep what is about to be replaced by other scores, or by more of them: history is rows."""
     name, lake = run.pipeline.name, run.lake
     before = lake.read(f"scores/{name}").where(run.partition)
     compared = ["key", "score", "model_version", "model_digest", "events_version"]
-    if before.select(compared).exceptAll(result.scores.select(compared)).isEmpty():
+    gone = before.select(compared).exceptAll(result.scores.select(compared))
+    if before.count() == result.rows and gone.isEmpty():
         return
     seen = lake.read(features.name).where(f"as_of_date = DATE'{run.as_of.date()}'")
     for table, rows in ((superseded(scores_table(name)), before), (superseded(features), seen)):

@@ -14,6 +14,11 @@ def claim_key(pipeline: str) -> str:
     return f"scoreline:{{{pipeline}}}:claim"
 
 
+def removed_key(pipeline: str, token: int) -> str:
+    """Return the key that says that a generation is being removed, in the slot of the head."""
+    return f"scoreline:{{{pipeline}}}:removed:{token}"
+
+
 def refusals_key(pipeline: str) -> str:
     """Return the key of the hash that says, by date, why the scores as of that date did not go live."""
     return f"scoreline:{{{pipeline}}}:refusals"

@@ -10,7 +10,7 @@ from typing import Literal, Self, TypeVar, cast
 from serving.connection import Connection
 from serving.errors import EvictionRefused, GenerationLive, HeadUnreadable, StoreUnavailable, TornGeneration
 from serving.head import Head, parse_head
-from serving.keys import PIPELINES, block_key, claim_key, head_key
+from serving.keys import PIPELINES, block_key, claim_key, head_key, removed_key
 from serving.replication import Masters, await_replicas, masters_of
 from serving.route import Reply
 from serving.target import address
@@ -19,12 +19,16 @@ T = TypeVar("T")
 
 BATCH = 1000  # blocks in one round trip: about 1 MB at 64 keys a block
 POLICY = re.compile(rb"maxmemory_policy:(\S+)")
-Outcome = Literal["live", "older", "epoch", "unclaimed", "moved", "unreadable"]
+REMEMBERED = 86_400  # seconds for which a removed generation cannot come back: longer than anybody thinks about it
+Outcome = Literal["live", "older", "epoch", "unclaimed", "moved", "unreadable", "removed"]
 
+# A full Redis refuses a script that writes what takes memory, unless something else was written first: with UNLINK
+# before SET a claim, a swap and a rollback go through, and what they make superfluous can be removed.
 # A higher token takes the claim; the same one keeps it, so that the command may be sent again.
 CLAIM = """
 local held = redis.call('GET', KEYS[1])
 if held and tonumber(held) > tonumber(ARGV[1]) then return 0 end
+redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
 return 1
 """
@@ -40,16 +44,30 @@ if raw then
   if new.as_of < live.as_of or (new.as_of == live.as_of and new.token <= live.token) then return 'older' end
   if new.epoch < live.epoch or (ARGV[2] and live.epoch ~= tonumber(ARGV[2])) then return 'epoch' end
 end
+redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
 return 'live'
 """
 REPLACE = """
 local raw = redis.call('GET', KEYS[1]) or ''
 if raw == ARGV[2] then return 'live' end
-if KEYS[2] and tonumber(redis.call('GET', KEYS[2]) or 0) ~= tonumber(ARGV[3]) then return 'unclaimed' end
+if KEYS[3] and tonumber(redis.call('GET', KEYS[3]) or 0) ~= tonumber(ARGV[3]) then return 'unclaimed' end
 if raw ~= ARGV[1] then return 'moved' end
+if redis.call('EXISTS', KEYS[2]) == 1 then return 'removed' end
+redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[2])
 return 'live'
+"""
+# Either the head names a generation, or nobody can make it live again.
+CONDEMN = """
+local raw = redis.call('GET', KEYS[1])
+if raw then
+  local readable, live = pcall(cjson.decode, raw)
+  if not (readable and type(live) == 'table' and live.token) or live.token == tonumber(ARGV[1]) then return 0 end
+end
+redis.call('UNLINK', KEYS[2])
+redis.call('SET', KEYS[2], 1, 'EX', ARGV[2])
+return 1
 """
 
 
@@ -151,21 +169,25 @@ class Store:
         return self._settled(head, "EVAL", SWAP, 2, *names, head.to_json(), *epoch)
 
     def replace(self, observed: bytes | None, head: Head) -> Outcome:
-        """Make `head` live at once, whatever its order, if the record is still `observed`; else say "moved"."""
-        return self._settled(head, "EVAL", REPLACE, 1, head_key(head.pipeline), observed or b"", head.to_json())
+        """Make `head` live at once, whatever its order, if the record is still `observed`; else say "moved".
+
+        "removed": somebody is removing its generation, or did within the last day.
+        """
+        names = head_key(head.pipeline), removed_key(head.pipeline, head.token)
+        return self._settled(head, "EVAL", REPLACE, 2, *names, observed or b"", head.to_json())
 
     def replace_claimed(self, observed: bytes | None, head: Head) -> Outcome:
         """Do as `replace`, if the head's token has the claim; else say "unclaimed".
 
         Of what was written to a Redis that has been emptied since, the record alone would not tell: it was none before.
         """
-        names = head_key(head.pipeline), claim_key(head.pipeline)
-        return self._settled(head, "EVAL", REPLACE, 2, *names, observed or b"", head.to_json(), head.token)
+        names = head_key(head.pipeline), removed_key(head.pipeline, head.token), claim_key(head.pipeline)
+        return self._settled(head, "EVAL", REPLACE, 3, *names, observed or b"", head.to_json(), head.token)
 
     def remove_generation(self, pipeline: str, token: int, buckets: Iterable[int]) -> int:
         """Unlink the blocks of a generation and return how many there were; `GenerationLive` for the live one.
 
-        A head that cannot be read may name any.
+        A head that cannot be read may name any. From the first unlink on, and for a day, nobody can make it live.
         """
         try:
             live = self.head(pipeline)
@@ -173,6 +195,9 @@ class Store:
             raise GenerationLive(f"{pipeline}: generation {token} may be live and stays: {fault}") from fault
         if live is not None and live.token == token:
             raise GenerationLive(f"{pipeline}: generation {token} is live and stays: publish another one first")
+        marked = removed_key(pipeline, token)
+        if not self.ask("EVAL", CONDEMN, 2, head_key(pipeline), marked, token, REMEMBERED):
+            raise GenerationLive(f"{pipeline}: generation {token} went live at this moment and stays")
         return self.unlink(block_key(pipeline, token, bucket) for bucket in buckets)
 
     def unlink(self, names: Iterable[str]) -> int:

@@ -15,7 +15,11 @@ class Rails(Declared):
         1.0, ge=0, allow_inf_nan=False, description="Largest rise of the row count, as a share of the live one's."
     )
     nulls: float = Field(
-        0.01, ge=0, le=1, description="Largest share of rows without a score; within it, their keys are left out."
+        0.01,
+        ge=0,
+        le=1,
+        description="Largest share of rows without a score; within it, their keys are left out. `score` leaves none: "
+        "it matters only where something else writes the scores table.",
     )
     changed: float | None = Field(
         None, ge=0, le=1, description="Largest share of changed scores among the keys that both have; default: any."

@@ -4,10 +4,8 @@
 With a REASON it forces the publication.
 """
 
-import os
 import signal
 import sys
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,57 +16,39 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from jobs import generation
-from jobs.ledger import LIVE, VERIFIED, Ledger
+from jobs.ledger import BREACH, LIVE, VERIFIED, Ledger
 from jobs.publish import DUE, Warrant, publish
 from serving.keys import block_key
 from serving.store import Store
+from tests.jobs.halting import Halt, Step, after, before, halting, told
 from tests.project import Project
 
 STEPS = ("reserved", "claimed", "partly written", "written", "read back", "verified", "swapped", "recorded")
-BEFORE = ("before the blocks", "before the swap")
+BEFORE = ("before the blocks", "written", "before the swap")
 
 
-def halt(step: str, how: int, patch: pytest.MonkeyPatch) -> None:
-    """Let this process send itself the signal `how` at `step`."""
-
-    def now() -> None:
-        os.kill(os.getpid(), how)
-
-    def around(owner: Any, name: str, before: Callable[..., None] | None, after: Callable[..., None] | None) -> None:
-        real = getattr(owner, name)
-
-        def with_halt(*given: Any, **named: Any) -> Any:
-            if before:
-                before()
-            result = real(*given, **named)
-            if after:
-                after(*given)
-            return result
-
-        patch.setattr(owner, name, with_halt)
+def halt_at(step: str, now: Step) -> Halt:
+    """Return what halts this process at a named step."""
 
     def lose_half(_: Any, built: generation.Generation, *__: Any) -> None:
         with Store(built.redis_url) as store:
             store.unlink(block_key(built.pipeline, built.token, bucket) for bucket in range(0, built.layout.buckets, 2))
         now()
 
-    def when(wanted: str) -> Callable[..., None]:
-        return lambda _, events: now() if [event for event, _ in events] == [wanted] else None
-
-    places: dict[str, tuple[Any, str, Any, Any]] = {
-        "reserved": (Ledger, "reserve", None, lambda *_: now()),
-        "claimed": (Store, "claim", None, lambda *_: now()),
-        "before the blocks": (generation, "write", now, None),
-        "partly written": (generation, "write", None, lose_half),
-        "written": (generation, "write", None, lambda *_: now()),
-        "read back": (generation, "read_back", None, lambda *_: now()),
-        "verified": (Ledger, "write", None, when(VERIFIED)),
-        "before the swap": (Store, "swap", now, None),
-        "before the replacement": (Store, "replace_claimed", now, None),
-        "swapped": (Store, "swap", None, lambda *_: now()),
-        "recorded": (Ledger, "write", None, when(LIVE)),
-    }
-    around(*places[step])
+    return {
+        "reserved": after(Ledger, "reserve", now),
+        "claimed": after(Store, "claim", now),
+        "refused": told(BREACH, now),
+        "before the blocks": before(generation, "write", now),
+        "partly written": after(generation, "write", lose_half),
+        "written": after(generation, "write", now),
+        "read back": after(generation, "read_back", now),
+        "verified": told(VERIFIED, now),
+        "before the swap": before(Store, "swap", now),
+        "before the replacement": before(Store, "replace_claimed", now),
+        "swapped": after(Store, "swap", now),
+        "recorded": told(LIVE, now),
+    }[step]
 
 
 def session() -> SparkSession:
@@ -85,7 +65,7 @@ def main() -> None:
     run = Project(Path(folder), session()).run(date.fromisoformat(day), "publisher")
     with pytest.MonkeyPatch.context() as patch:
         if step:
-            halt(step, signal.Signals[how], patch)
+            halt_at(step, halting(signal.Signals[how]))(patch)
         print(publish(run, redis_url, Warrant("forced", reason) if reason else DUE))  # noqa: T201  reason: it is what the program answers
 
 

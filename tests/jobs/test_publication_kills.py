@@ -6,20 +6,25 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 from pyspark.sql import SparkSession
 
+from jobs.errors import RailsBreached
 from jobs.publish import publish
 from jobs.rollback import Wish, roll_back
+from jobs.standing import Standing
 from serving.clock import microseconds
 from serving.errors import StoreRefused
 from serving.head import parse_head
+from serving.keys import block_key
+from serving.refusals import RefusalStore
 from serving.store import Store
 from tests.conftest import ROOT, free_port
 from tests.jobs.populations import DAY, NAME, numbered, put
@@ -89,6 +94,7 @@ def test_who_goes_on_after_another_has_ended_changes_nothing(stage: Stage, step:
     assert "another publication began meanwhile" in said
     assert stage.record() == live
     stage.sound(run)
+    assert stage.project.lake.read(f"publications/{NAME}").where("event = 'differs'").isEmpty()
 
 
 def test_who_goes_on_after_a_rollback_does_not_undo_it(stage: Stage) -> None:
@@ -104,10 +110,23 @@ def test_who_goes_on_after_a_rollback_does_not_undo_it(stage: Stage) -> None:
     assert stage.record() == live
 
 
+def test_killed_while_it_is_refused_and_run_again_is_refused_again(stage: Stage) -> None:
+    """It was on record in the ledger, and nowhere else."""
+    before, run = stage.record(), put(stage.project, NEXT, numbered(stage.project, ROWS // 2))
+    stage.kill(run, "refused")
+    assert stage.record() == before
+    with pytest.raises(RailsBreached):
+        publish(run, stage.url)
+    assert stage.record() == before
+    with stage.site() as site:
+        assert RefusalStore(site.store, NAME).read()[run.as_of.date()].verdict == "rail breach"
+    put(stage.project, NEXT, numbered(stage.project, ROWS))  # for the tests that come after
+
+
 def test_a_redis_that_fills_up_keeps_what_is_live_and_takes_the_next_when_there_is_room(
     alone: Stage, servers: ExitStack, tmp_path: Path
 ) -> None:
-    """The retry has room for its blocks because it frees those of the attempt that was killed."""
+    """The retry has room for its blocks because it frees those of the attempt that was killed, though Redis is full."""
     servers.enter_context(redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"))
     first = put(alone.project, DAY, numbered(alone.project, MANY))
     run = put(alone.project, NEXT, numbered(alone.project, MANY, "id / 50000"))
@@ -122,9 +141,9 @@ def test_a_redis_that_fills_up_keeps_what_is_live_and_takes_the_next_when_there_
         alone.sound(first)
 
         raw(store).config_set("maxmemory", 0)
-        alone.kill(run, "written")
-        raw(store).config_set("maxmemory", used(store) + generation // 2)
-        assert publish(run, alone.url) == "live"
+        alone.kill(put(alone.project, NEXT, numbered(alone.project, 2 * MANY)), "written")
+        raw(store).config_set("maxmemory", used(store) - generation // 2)
+        assert publish(put(alone.project, NEXT, numbered(alone.project, MANY)), alone.url) == "live"
     alone.sound(run)
 
 
@@ -146,20 +165,79 @@ def test_a_redis_that_comes_back_empty_is_filled_again_and_helps_no_zombie(
     servers.enter_context(redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"))
     assert "did not go live: another publication began meanwhile, or Redis was emptied" in forced.go_on()
     assert alone.record() is None
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs", "republish", NAME],
-        env={**os.environ, "SCORELINE_LAKE": alone.project.settings.lake, "SCORELINE_REDIS_URL": alone.url},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, [f"{NAME}: live: the scores as of 1998-06-03"])
+    assert finished(scoreline(alone, "republish")) == f"{NAME}: live: the scores as of 1998-06-03"
     after = alone.sound(run, lost=[before.token])
     assert after.token > before.token
     assert replace(after, token=before.token, run_id="", published_at=0) == replace(before, run_id="", published_at=0)
     assert "did not go live" in zombie.go_on()
     assert alone.sound(run, lost=[before.token]) == after
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_republication_that_was_killed_is_run_again_to_its_end(
+    alone: Stage, servers: ExitStack, tmp_path: Path
+) -> None:
+    run = put(alone.project, NEXT, numbered(alone.project, MANY))
+    with redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"):
+        assert publish(run, alone.url) == "live"
+        lost = alone.sound(run)
+    servers.enter_context(redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"))
+    with alone.site() as site:
+        kill_when(alone, lambda: bool(site.there()), "republish")
+        assert site.store.record(NAME) is None
+        kill_when(alone, lambda: site.store.record(NAME) is not None, "republish")
+        finished(scoreline(alone, "republish"))
+        Standing.observed(site.store, site.ledger, NAME)  # as whatever changes the head next begins
+    after = alone.sound(run, lost=[lost.token])
+    assert (after.rows, after.checksum, after.as_of) == (lost.rows, lost.checksum, lost.as_of)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_repair_that_was_killed_is_run_again_to_its_end(alone: Stage, servers: ExitStack, tmp_path: Path) -> None:
+    servers.enter_context(redis_at(alone.port, tmp_path, "--maxmemory-policy", "noeviction"))
+    run = put(alone.project, NEXT, numbered(alone.project, 10 * MANY))
+    assert publish(run, alone.url) == "live"
+    head, before = alone.sound(run), alone.record()
+    buckets = range(head.layout.buckets)
+    with alone.site() as site:
+        site.store.unlink(block_key(NAME, head.token, bucket) for bucket in buckets[::2])
+        left = site.store.count_blocks(NAME, head.token, buckets)
+        kill_when(alone, lambda: site.store.count_blocks(NAME, head.token, buckets) > left, "verify", "--repair")
+    assert alone.record() == before
+    finished(scoreline(alone, "verify", "--repair"))
+    assert alone.sound(run) == head
+
+
+def scoreline(stage: Stage, command: str, *options: str) -> subprocess.Popen[str]:
+    """Start a command of operators, in a process group of its own."""
+    variables = {"SCORELINE_LAKE": stage.project.settings.lake, "SCORELINE_REDIS_URL": stage.url}
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs", command, NAME, *options],
+        env={**os.environ, **variables},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    """Return the last line that a command says, when it has ended well."""
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    return said.splitlines()[-1]
+
+
+def kill_when(stage: Stage, seen: Callable[[], bool], *command: str) -> None:
+    """Start a command of operators, and kill it and its Spark as soon as something is seen in Redis."""
+    process = scoreline(stage, *command)
+    while not seen():
+        assert process.poll() is None
+    os.killpg(process.pid, SIGKILL)
+    process.communicate()
 
 
 @pytest.mark.soak

@@ -219,6 +219,31 @@ def test_keys_with_one_hash_get_another_salt(
     assert head.layout.salt == 1
 
 
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        ((RefusalStore, "clear"), StoreUnavailable("Redis went away")),
+        ((Ledger, "compact"), OSError("the lake went away")),
+    ],
+)
+def test_what_cannot_be_cleaned_up_does_not_fail_what_is_live(
+    run: Run,
+    store: Store,
+    jobs_redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    place: tuple[type, str],
+    fault: Exception,
+) -> None:
+    """Its retry would publish all of it again."""
+
+    def away(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(*place, away)
+    assert publish(run, jobs_redis_url) == "live"
+    assert store.head("purchase_propensity") == Ledger.of(run.settings, run.pipeline.name, run.clock).read().last
+
+
 def test_the_last_generations_stay_and_older_ones_go(run: Run, store: Store, jobs_redis_url: str) -> None:
     """Once nobody can hold their head: each publication here is a minute after the one before."""
     heads = []

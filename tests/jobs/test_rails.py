@@ -8,8 +8,8 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from jobs import generation
-from jobs.errors import NothingToPublish, RailsBreached
+from jobs import generation, rails
+from jobs.errors import NothingToPublish, Overtaken, RailsBreached
 from jobs.partition import Partition
 from jobs.publish import Warrant, publish
 from jobs.rails import Finding, findings
@@ -33,8 +33,8 @@ def nulls(project: Project, rows: int, without: int) -> DataFrame:
     return numbered(project, rows, f"IF(id < {without}, IF(id % 2 = 0, NULL, double('NaN')), id / 100000)")
 
 
-def broken(project: Project, partition: Partition, before: Head | None, **rails: float) -> list[str]:
-    found = findings(Rails.model_validate(rails), partition, before, project.lake)
+def broken(project: Project, partition: Partition, before: Head | None, **said: float) -> list[str]:
+    found = findings(Rails.model_validate(said), partition, before, project.lake)
     return [str(one) for one in found if not one.held]
 
 
@@ -161,6 +161,25 @@ def test_force_lets_an_older_date_go_live_in_an_epoch_of_its_own(
 def test_nothing_but_rows_without_a_score_is_nothing_to_publish(project: Project, jobs_redis_url: str) -> None:
     with pytest.raises(NothingToPublish, match=r"no scores as of 1998-06-02 \(3 rows without\)"):
         publish(put(project, DAY, nulls(project, 3, 3)), jobs_redis_url, FORCED)
+
+
+def test_who_was_overtaken_meanwhile_says_nothing_of_the_date(
+    project: Project, store: Store, jobs_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even that the rails were broken: what went live since then are other scores of the same date."""
+    assert publish(at(put(project, DAY, numbered(project, 1000))), jobs_redis_url) == "live"
+    run, real = at(put(project, NEXT, numbered(project, 500)), 1), rails.findings
+
+    def overtaken(*given: Any) -> list[Finding]:
+        monkeypatch.setattr("jobs.publish.findings", real)
+        assert publish(at(put(project, NEXT, numbered(project, 1000)), 2), jobs_redis_url) == "live"
+        return real(*given)
+
+    monkeypatch.setattr("jobs.publish.findings", overtaken)
+    with pytest.raises(Overtaken, match="generation 2 was given up: another publication began meanwhile"):
+        publish(run, jobs_redis_url)
+    assert RefusalStore(store, NAME).read() == {}
+    assert notes(project, "rail breach") == []
 
 
 def notes(project: Project, event: str) -> list[str]:

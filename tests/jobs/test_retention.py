@@ -1,12 +1,15 @@
 """What is removed: what can never go live, what nobody goes back to, what was overtaken; and never before its time."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 from deltalake import DeltaTable
 
+from jobs.errors import RollbackRefused
 from jobs.ledger import GRACE, LIVE, Entry
 from jobs.retention import Retention
+from jobs.rollback import Wish, roll_back
 from serving.head import Head, Overlay
 from serving.overlay import Fresh, OverlayStore
 from serving.store import Store
@@ -83,6 +86,24 @@ def test_what_was_brought_back_at_that_moment_stays(site: Site, monkeypatch: pyt
     one.after(9 * LATER).retention.sweep(heads[2], None)
     assert 1 in one.there()
     assert removed(one) == [2]
+
+
+def test_what_is_gone_back_to_while_it_is_removed_never_goes_live(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its blocks are there still, and the ledger does not know yet."""
+    one = site.declaring(keep=1)
+    heads = [one.after(token * LATER).publish(token) for token in (1, 2, 3)]
+    live, real = one.store.record(NAME), Store.unlink
+
+    def gone_back(store: Store, names: Iterable[str]) -> int:
+        monkeypatch.setattr(Store, "unlink", real)
+        with pytest.raises(RollbackRefused, match="generation 1 is just being removed: go back to another one"):
+            roll_back(one.pipeline, one.store, one.ledger, Wish(to=1))
+        return real(store, names)
+
+    monkeypatch.setattr(Store, "unlink", gone_back)
+    assert one.after(9 * LATER).retention.sweep(heads[2], heads[1]) == 1
+    assert one.store.record(NAME) == live
+    assert (one.there(), removed(one)) == ([2, 3], [1])
 
 
 def fresh(store: Store, head: Head, *after: float) -> None:

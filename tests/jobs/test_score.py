@@ -59,6 +59,21 @@ def test_what_other_scores_replace_is_kept(filled: Project, model: ModelVersion,
     assert {row.key for row in seen.collect()} == set(before)
 
 
+def test_what_gets_further_rows_is_kept_too(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
+    """A wider population, each row of before being there still: what went live before was made of fewer."""
+    day = FIRST + timedelta(days=1)
+    narrow = own_sql(filled, tmp_path, "SELECT * FROM ({population}\n) WHERE key <= '00030'", "population")
+    run = scored(narrow, model, day)
+    before = bits(filled.lake.read(SCORES).where(run.partition))
+    scored(filled, model, day)
+    after = bits(filled.lake.read(SCORES).where(run.partition))
+    assert before.items() < after.items()
+    replaced = filled.lake.read("scores_superseded/purchase_propensity").where(run.partition)
+    assert bits(replaced) == before
+    scored(filled, model, day)
+    assert replaced.count() == len(before)
+
+
 @pytest.mark.parametrize("holds", ["files", "rows"])
 def test_a_zombie_commits_nothing(
     filled: Project, model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: str
@@ -109,11 +124,11 @@ def test_another_digest_is_refused(filled: Project, model: ModelVersion) -> None
         score(filled.run(DAY), model.version, "0000")
 
 
-def own_sql(project: Project, folder: Path, features: str) -> Project:
-    """Return the project with other features."""
+def own_sql(project: Project, folder: Path, text: str, kind: str = "features") -> Project:
+    """Return the project with other features, or another population."""
     other = project.copied(folder)
-    path = other.root / "jobs/sql/purchase_propensity/features.sql"
-    path.write_text(features.replace("{features}", path.read_text()))
+    path = other.root / f"jobs/sql/purchase_propensity/{kind}.sql"
+    path.write_text(text.replace(f"{{{kind}}}", path.read_text()))
     return other
 
 
@@ -187,9 +202,7 @@ def test_a_feature_that_the_model_does_not_know_is_kept_and_changes_no_score(
 def test_a_population_that_cannot_be_looked_up_is_refused(
     filled: Project, model: ModelVersion, tmp_path: Path, population: str, message: str
 ) -> None:
-    other = filled.copied(tmp_path)
-    path = other.root / "jobs/sql/purchase_propensity/population.sql"
-    path.write_text(population.replace("{population}", path.read_text()))
+    other = own_sql(filled, tmp_path, population, "population")
     with pytest.raises(FrameFault, match=message):
         score(other.run(DAY), model.version, model.digest)
 

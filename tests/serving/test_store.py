@@ -8,11 +8,12 @@ from threading import Timer
 import pytest
 
 from serving.errors import EvictionRefused, GenerationLive, StoreRefused, TornGeneration
+from serving.head import Head
 from serving.keys import block_key, head_key
 from serving.store import BATCH, Store
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
-from tests.serving.publishing import head_for, publish, write
+from tests.serving.publishing import head_for, publish, raw, write
 
 SCORES = {f"k{number}": number / 100 for number in range(100)}
 
@@ -185,6 +186,36 @@ def test_while_the_head_cannot_be_read_no_generation_is_removed(store: Store) ->
     assert store.count_blocks("unknown", 1, buckets) == len(buckets)
 
 
+def test_what_is_being_removed_cannot_come_back(store: Store) -> None:
+    old = publish(store, "removed", 1, SCORES)
+    live = publish(store, "removed", 2, SCORES)
+    store.remove_generation("removed", 1, range(0))
+    back = replace(old, epoch=2)
+    assert store.replace(live.to_json(), back) == "removed"
+    assert store.replace_claimed(live.to_json(), back) == "unclaimed"
+    assert store.unlink(["scoreline:{removed}:claim"]) == 1
+    assert store.claim("removed", 1)
+    assert store.replace_claimed(live.to_json(), back) == "removed"
+    assert store.head("removed") == live
+
+
+def test_what_goes_live_at_this_moment_is_not_removed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the head was read, and before the first unlink."""
+    old = publish(store, "moment", 1, SCORES)
+    live, buckets = publish(store, "moment", 2, SCORES), range(old.layout.buckets)
+    real = Store.head
+
+    def overtaken(given: Store, pipeline: str) -> Head | None:
+        found = real(given, pipeline)
+        assert store.replace(live.to_json(), replace(old, epoch=2)) == "live"
+        return found
+
+    monkeypatch.setattr(Store, "head", overtaken)
+    with pytest.raises(GenerationLive, match="generation 1 went live at this moment and stays"):
+        store.remove_generation("moment", 1, buckets)
+    assert store.count_blocks("moment", 1, buckets) == len(buckets)
+
+
 def test_a_redis_that_evicts_is_refused(servers: ExitStack, tmp_path: Path) -> None:
     port = free_port()
     servers.enter_context(redis_at(port, tmp_path, "--maxmemory-policy", "allkeys-lru"))
@@ -242,3 +273,22 @@ def test_a_full_redis_refuses_the_new_generation_and_keeps_the_old(servers: Exit
             full.write_blocks("full", 2, ((bucket, bytes(10_000)) for bucket in range(2_000)))
         assert full.head("full") == live
         assert len(list(full.read_blocks("full", 1, range(live.layout.buckets)))) == live.layout.buckets
+
+
+def test_a_full_redis_takes_claims_swaps_and_rollbacks(servers: ExitStack, tmp_path: Path) -> None:
+    """All that can end its being full: what was removed, or went live and frees others, begins with one of them."""
+    port = free_port()
+    servers.enter_context(redis_at(port, tmp_path, "--maxmemory-policy", "noeviction"))
+    with Store(f"redis://127.0.0.1:{port}") as full:
+        old = publish(full, "full", 1, SCORES)
+        write(full, head_for("full", 2, SCORES), SCORES)
+        raw(full).config_set("maxmemory", 1)
+        with pytest.raises(StoreRefused, match="maxmemory"):
+            full.register("full")
+        assert full.claim("full", 2)
+        assert full.swap(head_for("full", 2, SCORES)) == "live"
+        back = replace(old, epoch=2)
+        assert full.replace(full.record("full"), back) == "live"
+        assert full.replace_claimed(full.record("full"), replace(head_for("full", 2, SCORES), epoch=3)) == "live"
+        assert full.remove_generation("full", 1, range(old.layout.buckets)) == old.layout.buckets
+        assert 0 < raw(full).ttl("scoreline:{full}:removed:1") <= 86_400
