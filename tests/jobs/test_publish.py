@@ -251,7 +251,7 @@ def test_the_last_generations_stay_and_older_ones_go(run: Run, store: Store, job
         later = Clock(timedelta(days=1, minutes=minute))
         publish(replace(run, clock=later), jobs_redis_url)
         heads.append(store.head("purchase_propensity"))
-    there = [len(list(raw(store).scan_iter(match=f"*:{head.token}", count=10_000))) for head in heads if head]
+    there = [len(list(raw(store).scan_iter(match=f"*}}:{head.token}", count=10_000))) for head in heads if head]
     buckets = heads[-1].layout.buckets if heads[-1] else 0
     assert there == [0] * 2 + [buckets] * run.pipeline.publication.keep
 
