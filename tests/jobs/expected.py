@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-KEEP = 2
-
 Answer = tuple[int, float] | None  # as_of and score
 
 
@@ -20,6 +18,7 @@ class Turn:
 class Model:
     """What must be true of Redis and of the ledger."""
 
+    keep: int
     live: Turn | None = None
     claim: int = 0
     scores: dict[int, dict[str, float]] = field(default_factory=dict)  # of each generation
@@ -42,7 +41,7 @@ class Model:
         """Remove all but the last few that were live."""
         latest = {turn.token: turn for turn in sorted(self.turns)}
         known = sorted(latest.keys() - self.removed, key=lambda token: latest[token])
-        gone = set(known[:-KEEP]) - protected - {self.live.token if self.live else 0}
+        gone = set(known[: -self.keep]) - protected - {self.live.token if self.live else 0}
         self.removed |= gone
         self.there -= gone
 
