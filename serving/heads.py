@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import count
-from time import monotonic
 
 from redis.exceptions import RedisError
 
@@ -103,7 +102,6 @@ class Heads:
             if not late:
                 self.plans[pipeline], self._heard[pipeline] = plan, asked
                 self._watch(pipeline, plan.head)
-        plan.checked = monotonic()
         return plan
 
     def _is_late(self, pipeline: str, asked: int) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from math import inf
 from typing import NamedTuple
 
 from serving.errors import BlockCorrupt, ServingError, TornGeneration
@@ -31,7 +30,6 @@ class Plan:
         self.resolve: Command = ("GET", head_key(head.pipeline))
         self.place = head.layout.placer(*around_bucket(head.pipeline, head.token))
         self.find = head.layout.finder(head.token)
-        self.checked = -inf  # when the record was last read, by the monotonic clock
 
     @cached_property
     def codec(self) -> EntryCodec:
