@@ -10,7 +10,7 @@ import click
 
 from jobs.errors import ScorelineError, SpecError
 from jobs.log import configure_logging
-from jobs.operations import OPERATIONS
+from jobs.publication.operations import OPERATIONS
 from jobs.spec import Pipeline, load_pipelines, missing_files, settings
 from jobs.start import PIPELINE, RUN_ID, declared_pipeline, started_run
 
@@ -71,9 +71,9 @@ def score(pipeline: str, run_id: str, day: datetime, model_version: str | None, 
 @click.option("--force", metavar="REASON", default="", help="Publish against rails and order; on record; empty: don't.")
 def publish(pipeline: str, run_id: str, day: datetime, force: str) -> None:
     """Publish the scores of a day to Redis."""
-    with started_run(pipeline, day.date(), run_id, "jobs.publish") as run:
-        from jobs.publish import DUE, Warrant
-        from jobs.publish import publish as publish_day
+    with started_run(pipeline, day.date(), run_id, "jobs.publication.publish") as run:
+        from jobs.publication.publish import DUE, Warrant
+        from jobs.publication.publish import publish as publish_day
         from serving.settings import settings as serving_settings
 
         reason = " ".join(force.split())

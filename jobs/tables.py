@@ -163,7 +163,7 @@ def publications_table(pipeline: str) -> Table:
         f"publications/{pipeline}",
         (
             Column("token", "BIGINT", "the generation; rises with each reservation"),
-            Column("event", "STRING", "what happened: jobs/ledger.py has the words"),
+            Column("event", "STRING", "what happened: jobs/publication/ledger.py has the words"),
             Column("at", "TIMESTAMP", "when it happened"),
             Column("as_of", "TIMESTAMP", "as_of of the scores"),
             Column("run_id", "STRING", "the run that published"),

@@ -8,10 +8,10 @@ import sys
 import uvloop
 
 from serving.errors import SettingsError
-from serving.logs import configure_logging
-from serving.server import Server, listening
-from serving.service import Service, create
 from serving.settings import Settings, settings
+from serving.web.logs import configure_logging
+from serving.web.server import Server, listening
+from serving.web.service import Service, create
 
 
 def main() -> int:

@@ -11,11 +11,11 @@ from redis.exceptions import RedisError
 from serving.errors import HeadUnreadable, ServingError, UnknownPipeline
 from serving.head import Head, parse_head
 from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key
-from serving.link import CountedLink
 from serving.question import Plan
 from serving.refusals import Refusal, parse_refusals
-from serving.route import Command, Reply, will_pass
-from serving.sparing import SparingLog
+from serving.web.sparing import SparingLog
+from serving.wire.link import CountedLink
+from serving.wire.route import Command, Reply, will_pass
 
 LOG = SparingLog(logging.getLogger(__name__))
 

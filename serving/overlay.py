@@ -13,8 +13,8 @@ from serving.errors import BlockCorrupt, LayoutError
 from serving.head import Head, Overlay
 from serving.keys import overlay_key
 from serving.layout import EXACT, STRUCTS, Layout, Value
-from serving.route import Command
 from serving.store import Store, batches
+from serving.wire.route import Command
 
 FORMAT = 1
 PREFIX = struct.Struct("<BBq")  # format, arm (0: the first), as_of in microseconds; then the columns of the layout

@@ -9,7 +9,7 @@ from serving.head import Head, Overlay
 from serving.keys import around_bucket, head_key, overlay_key
 from serving.layout import Row
 from serving.overlay import EntryCodec
-from serving.route import Command, Reply
+from serving.wire.route import Command, Reply
 
 
 class Fresher(NamedTuple):

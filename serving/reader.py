@@ -9,11 +9,11 @@ from traceback import format_exception
 from serving.errors import KeyRefused, ServingError, TooManyKeys, TornGeneration, Unforeseen
 from serving.head import Head
 from serving.heads import Heads, Live
-from serving.link import CountedLink, Link
 from serving.question import Found, Plan, Question
-from serving.route import Command, Reply
-from serving.routed import link
-from serving.sparing import SparingLog
+from serving.web.sparing import SparingLog
+from serving.wire.link import CountedLink, Link
+from serving.wire.route import Command, Reply
+from serving.wire.routed import link
 
 LOG = SparingLog(logging.getLogger(__name__))
 

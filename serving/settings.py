@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serving.clock import Clock
 from serving.errors import SettingsError
-from serving.target import target_of
+from serving.wire.target import target_of
 
 PREFIX = "SCORELINE_"
 

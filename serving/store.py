@@ -7,13 +7,13 @@ from itertools import islice
 from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
-from serving.connection import Connection
 from serving.errors import EvictionRefused, GenerationLive, HeadUnreadable, StoreUnavailable, TornGeneration
 from serving.head import Head, parse_head
 from serving.keys import PIPELINES, block_key, claim_key, head_key, removed_key
-from serving.replication import Masters, await_replicas, masters_of
-from serving.route import Reply
-from serving.target import address
+from serving.wire.connection import Connection
+from serving.wire.replication import Masters, await_replicas, masters_of
+from serving.wire.route import Reply
+from serving.wire.target import address
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from redis import Redis
 
 from infra.bench import feast_environment
-from jobs.publish import publish as publish_run
+from jobs.publication.publish import publish as publish_run
 from tests.benchmarks.closed_loop import Target, alternating, single
 from tests.benchmarks.population import Population, key_of, score_of
 from tests.benchmarks.result import Result, compared

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from redis import Redis
 
-from jobs import generation
-from jobs.generation import Generation
+from jobs.publication import generation
+from jobs.publication.generation import Generation
 from serving.layout import Layout
 from tests.benchmarks.population import PIPELINE
 from tests.benchmarks.result import Result, Skipped, alone, compared, compared_small

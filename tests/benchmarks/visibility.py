@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from jobs.publish import publish
+from jobs.publication.publish import publish
 from serving.keys import head_key
 from tests.benchmarks.population import PIPELINE, Population, key_of, right
 from tests.benchmarks.result import Result, alone

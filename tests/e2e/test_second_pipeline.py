@@ -12,7 +12,7 @@ from jobs.features import with_validity
 from jobs.ingest import ingest
 from jobs.lake import Lake
 from jobs.landing import days_between
-from jobs.publish import publish
+from jobs.publication.publish import publish
 from jobs.registry import resolve
 from jobs.run import Run
 from jobs.score import score

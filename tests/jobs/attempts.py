@@ -9,9 +9,9 @@ from typing import Any, cast
 from pyspark.sql import Row
 
 from jobs.errors import Overtaken
-from jobs.ledger import GRACE
-from jobs.partition import Partition
-from jobs.publish import Warrant, _Publication
+from jobs.publication.ledger import GRACE
+from jobs.publication.partition import Partition
+from jobs.publication.publish import Warrant, _Publication
 from jobs.quality import Measure
 from jobs.run import Run
 from serving.blocks import tally
@@ -129,7 +129,7 @@ class Attempt:
 
 
 def build(partition: Partition, draft: Head, _: str) -> Head:
-    """Do what `jobs.publish.build` does, with arrays."""
+    """Do what `jobs.publication.publish.build` does, with arrays."""
     attempt = cast("Attempt", partition.scores)
     attempt.halt("before the blocks")
     head = replace(draft, checksum=tally(*arrays(draft.layout, attempt.scores)).checksum)

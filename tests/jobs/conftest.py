@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from jobs.ingest import ingest
 from jobs.landing import days_between
-from jobs.ledger import Ledger
+from jobs.publication.ledger import Ledger
 from jobs.registry import ModelVersion
 from jobs.run import Run
 from jobs.tables import publications_table

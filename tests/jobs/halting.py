@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.ledger import Entry, Ledger
+from jobs.publication.ledger import Entry, Ledger
 
 Step = Callable[..., object]
 Halt = Callable[[pytest.MonkeyPatch], None]

@@ -10,8 +10,8 @@ from datetime import timedelta
 import pytest
 from deltalake.table import TableOptimizer
 
-from jobs.ledger import LIVE, OVERLAY_DROPPED, REMOVED, VERIFIED, Ledger
-from jobs.rollback import Wish, roll_back
+from jobs.publication.ledger import LIVE, OVERLAY_DROPPED, REMOVED, VERIFIED, Ledger
+from jobs.publication.rollback import Wish, roll_back
 from jobs.spec import Settings, load_pipeline
 from serving.clock import Clock
 from serving.overlay import OverlayStore
@@ -61,7 +61,7 @@ def main() -> None:
     settings = Settings(project=ROOT, lake=lake)
     with Store(redis_url) as store, pytest.MonkeyPatch.context() as patch:
         ledger = Ledger.of(settings, NAME, Clock(timedelta(seconds=float(seconds))))
-        patch.setattr("jobs.ledger.MANY_FILES", 3)
+        patch.setattr("jobs.publication.ledger.MANY_FILES", 3)
         halt_at(step, halting(signal.SIGKILL))(patch)
         DEEDS[deed](Site(load_pipeline(settings.pipelines, NAME), store, ledger))
 

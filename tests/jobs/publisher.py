@@ -15,9 +15,9 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from jobs import generation
-from jobs.ledger import BREACH, LIVE, VERIFIED, Ledger
-from jobs.publish import DUE, Warrant, publish
+from jobs.publication import generation
+from jobs.publication.ledger import BREACH, LIVE, VERIFIED, Ledger
+from jobs.publication.publish import DUE, Warrant, publish
 from serving.keys import block_key
 from serving.store import Store
 from tests.jobs.halting import Halt, Step, after, before, halting, told

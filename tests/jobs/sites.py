@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from jobs.ledger import Entry, Ledger
-from jobs.retention import Retention
+from jobs.publication.ledger import Entry, Ledger
+from jobs.publication.retention import Retention
 from jobs.spec import Pipeline
 from serving.clock import Clock
 from serving.head import Head

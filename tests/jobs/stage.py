@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import psutil
 from deltalake import DeltaTable
 
-from jobs.ledger import VERIFIED, Ledger
+from jobs.publication.ledger import VERIFIED, Ledger
+from jobs.publication.verify import verify
 from jobs.run import Run
-from jobs.verify import verify
 from serving.clock import Clock
 from serving.head import Head
 from serving.refusals import RefusalStore

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.publish import publish
-from jobs.verify import verify
+from jobs.publication.publish import publish
+from jobs.publication.verify import verify
 from serving.answers import Score
 from serving.client import Client
 from serving.errors import ServiceError

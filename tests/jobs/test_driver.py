@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from jobs.ingest import ingest
 from jobs.landing import days_between
-from jobs.publish import publish
+from jobs.publication.publish import publish
 from serving.store import Store
 from tests.jobs.conftest import DAY
 from tests.project import Project, purchases, scored

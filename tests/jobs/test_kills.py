@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 
 from jobs.ingest import ingest
 from jobs.landing import days_between
-from jobs.publish import publish
+from jobs.publication.publish import publish
 from jobs.registry import resolve
 from jobs.score import score
 from serving.head import Head

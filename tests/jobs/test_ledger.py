@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, MANY_FILES, REMOVED, VERIFIED, Entry, Ledger
+from jobs.publication.ledger import BREACH, DIFFERS, HISTORY, LIVE, MANY_FILES, REMOVED, VERIFIED, Entry, Ledger
 from jobs.spec import Settings
 from jobs.tables import publications_table
 from serving.clock import Clock, instant

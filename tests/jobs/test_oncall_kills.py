@@ -11,8 +11,8 @@ import pytest
 from deltalake import DeltaTable
 
 from jobs.errors import RollbackRefused
-from jobs.ledger import GRACE, VERIFIED
-from jobs.standing import Standing
+from jobs.publication.ledger import GRACE, VERIFIED
+from jobs.publication.standing import Standing
 from serving.head import Head, Overlay
 from serving.overlay import Fresh, OverlayStore
 from tests.conftest import ROOT
@@ -56,7 +56,7 @@ def test_a_clean_up_that_was_killed_is_ended_by_the_next(
     kill(site, "sweep", step)
     assert site.store.head(NAME) == live
     assert whole(site, live)
-    monkeypatch.setattr("jobs.ledger.MANY_FILES", 3)
+    monkeypatch.setattr("jobs.publication.ledger.MANY_FILES", 3)
     oncall.sweep(site.after(NOW))
     history = site.ledger.read()
     assert site.there() == [4, 5, 6]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs.ledger import BREACH, LIVE, REMOVED, Entry
+from jobs.publication.ledger import BREACH, LIVE, REMOVED, Entry
 from serving.clock import Clock
 from serving.keys import block_key, head_key
 from tests.conftest import ROOT

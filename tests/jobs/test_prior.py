@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jobs.errors import SqlRefused
-from jobs.prior import LEAST_ROWS, MOST_SEGMENTS, fallback_of
-from jobs.publish import publish
+from jobs.publication.prior import LEAST_ROWS, MOST_SEGMENTS, fallback_of
+from jobs.publication.publish import publish
 from jobs.run import Run
 from jobs.spec import Fallback as Declared
 from serving.head import Fallback
@@ -61,7 +61,7 @@ def test_the_mean_of_the_population_and_of_each_segment_with_enough_rows(
 
 
 def test_more_segments_than_fit_into_a_head_are_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.prior.LEAST_ROWS", 1)
+    monkeypatch.setattr("jobs.publication.prior.LEAST_ROWS", 1)
     scores = numbered(project, MOST_SEGMENTS + 1)
     put_features(project, DAY, scores.select("key"))
     run = declaring(project.run(DAY), kind="prior", segments="key")

@@ -17,9 +17,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.errors import RailsBreached
-from jobs.publish import publish
-from jobs.rollback import Wish, roll_back
-from jobs.standing import Standing
+from jobs.publication.publish import publish
+from jobs.publication.rollback import Wish, roll_back
+from jobs.publication.standing import Standing
 from serving.clock import microseconds
 from serving.errors import StoreRefused
 from serving.head import parse_head

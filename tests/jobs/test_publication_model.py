@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 )
 
 from jobs.errors import RollbackRefused
-from jobs.publish import DUE, Warrant
-from jobs.rollback import Wish, roll_back
+from jobs.publication.publish import DUE, Warrant
+from jobs.publication.rollback import Wish, roll_back
 from jobs.run import as_of_day
 from jobs.spec.publication import Rails
 from serving.clock import microseconds
@@ -243,7 +243,7 @@ class Publications(RuleBasedStateMachine):
 def test_any_order_of_events_ends_as_the_model_says(
     site: Site, project: Project, examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.publish.build", build)
+    monkeypatch.setattr("jobs.publication.publish.build", build)
     loose = Rails.model_validate({"fall": 1, "rise": 10})
     declaring = site.declaring(keys_per_block=1, rails=loose, overlay=True).pipeline
     unhurried = declaring.schedule.model_copy(update={"timeout_minutes": 10**6})

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame
 
-from jobs import generation
 from jobs.errors import GenerationDiffers, NothingToPublish, Overtaken
-from jobs.ledger import Ledger
-from jobs.publish import publish
+from jobs.publication import generation
+from jobs.publication.ledger import Ledger
+from jobs.publication.publish import publish
 from jobs.registry import ModelVersion
 from jobs.run import Run
 from serving.clock import Clock, microseconds

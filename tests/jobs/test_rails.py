@@ -8,11 +8,11 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
 
-from jobs import generation, rails
 from jobs.errors import NothingToPublish, Overtaken, RailsBreached
-from jobs.partition import Partition
-from jobs.publish import Warrant, publish
-from jobs.rails import Finding, findings
+from jobs.publication import generation, rails
+from jobs.publication.partition import Partition
+from jobs.publication.publish import Warrant, publish
+from jobs.publication.rails import Finding, findings
 from jobs.spec import Rails
 from serving.blocks import Tally
 from serving.clock import microseconds
@@ -171,11 +171,11 @@ def test_who_was_overtaken_meanwhile_says_nothing_of_the_date(
     run, real = at(put(project, NEXT, numbered(project, 500)), 1), rails.findings
 
     def overtaken(*given: Any) -> list[Finding]:
-        monkeypatch.setattr("jobs.publish.findings", real)
+        monkeypatch.setattr("jobs.publication.publish.findings", real)
         assert publish(at(put(project, NEXT, numbered(project, 1000)), 2), jobs_redis_url) == "live"
         return real(*given)
 
-    monkeypatch.setattr("jobs.publish.findings", overtaken)
+    monkeypatch.setattr("jobs.publication.publish.findings", overtaken)
     with pytest.raises(Overtaken, match="generation 2 was given up: another publication began meanwhile"):
         publish(run, jobs_redis_url)
     assert RefusalStore(store, NAME).read() == {}

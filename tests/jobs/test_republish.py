@@ -6,11 +6,11 @@ from datetime import date, timedelta
 import pytest
 
 from jobs.errors import NothingToPublish, RailsBreached
-from jobs.ledger import Entry, Ledger
-from jobs.publish import Warrant, publish
-from jobs.rollback import Wish, roll_back
+from jobs.publication.ledger import Entry, Ledger
+from jobs.publication.publish import Warrant, publish
+from jobs.publication.rollback import Wish, roll_back
+from jobs.publication.standing import Standing
 from jobs.run import Run
-from jobs.standing import Standing
 from serving.errors import HeadUnreadable
 from serving.head import Head
 from serving.keys import head_key

@@ -7,9 +7,9 @@ import pytest
 from deltalake import DeltaTable
 
 from jobs.errors import RollbackRefused
-from jobs.ledger import GRACE, LIVE, Entry
-from jobs.retention import Retention
-from jobs.rollback import Wish, roll_back
+from jobs.publication.ledger import GRACE, LIVE, Entry
+from jobs.publication.retention import Retention
+from jobs.publication.rollback import Wish, roll_back
 from serving.head import Head, Overlay
 from serving.overlay import Fresh, OverlayStore
 from serving.store import Store

@@ -7,8 +7,8 @@ from shutil import rmtree
 import pytest
 
 from jobs.errors import RollbackRefused
-from jobs.ledger import LIVE, REMOVED, Entry, Ledger
-from jobs.rollback import Wish, roll_back
+from jobs.publication.ledger import LIVE, REMOVED, Entry, Ledger
+from jobs.publication.rollback import Wish, roll_back
 from serving.errors import StoreUnavailable
 from serving.head import Head, Overlay
 from serving.keys import block_key

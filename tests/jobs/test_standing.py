@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.ledger import LIVE, Entry
+from jobs.publication.ledger import LIVE, Entry
+from jobs.publication.standing import Standing
 from jobs.spec import Publication
-from jobs.standing import Standing
 from serving.head import Head, Model, Overlay
 from serving.keys import head_key
 from tests.jobs.sites import NAME, Site

@@ -6,11 +6,11 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 
-from jobs import generation
 from jobs.errors import DataFault, GenerationDiffers
-from jobs.generation import Comparison, Generation
-from jobs.publish import publish
-from jobs.verify import repair, verify
+from jobs.publication import generation
+from jobs.publication.generation import Comparison, Generation
+from jobs.publication.publish import publish
+from jobs.publication.verify import repair, verify
 from serving.head import Head
 from serving.keys import block_key
 from serving.store import Store

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from serving.server import Server, listening
-from serving.service import Service, create
 from serving.settings import Settings
+from serving.web.server import Server, listening
+from serving.web.service import Service, create
 from tests.conftest import free_port
 
 

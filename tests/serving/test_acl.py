@@ -19,8 +19,8 @@ from serving.head import Overlay
 from serving.keys import PIPELINES
 from serving.overlay import Fresh, OverlayStore
 from serving.refusals import Refusal, RefusalStore
-from serving.route import Command
 from serving.store import Store
+from serving.wire.route import Command
 from tests.serving.certificates import certificates_in
 from tests.serving.conftest import service_at
 from tests.serving.publishing import head_for, publish, write

@@ -14,7 +14,7 @@ import pytest
 from serving.apikeys import ALL, KeyRing, new_key
 from serving.errors import CallerUnknown, KeyLineRefused, SettingsError
 from serving.store import Store
-from serving.traits import MOST_BYTES, TraitsCache, traits_of
+from serving.web.traits import MOST_BYTES, TraitsCache, traits_of
 from tests.conftest import ROOT, free_port
 from tests.serving.conftest import service_at
 from tests.serving.publishing import publish

@@ -12,11 +12,11 @@ import httpx
 import pytest
 from redis.crc import key_slot
 
-from serving import connection
 from serving.errors import EvictionRefused, StoreRefused, StoreUnavailable
 from serving.keys import block_key, head_key
-from serving.link import Link
 from serving.store import BATCH, Store
+from serving.wire import connection
+from serving.wire.link import Link
 from tests.conftest import free_port
 from tests.serving.conftest import service_at
 from tests.serving.publishing import head_for, publish

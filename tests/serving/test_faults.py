@@ -15,13 +15,13 @@ from fastapi.exceptions import RequestValidationError
 
 from serving.head import Head
 from serving.keys import PIPELINES, block_key, head_key
-from serving.problems import _document
 from serving.question import Question
 from serving.reader import Reader
-from serving.service import Service, create
 from serving.settings import Settings
 from serving.store import Store
-from serving.template import Template
+from serving.web.problems import _document
+from serving.web.service import Service, create
+from serving.web.template import Template
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at, service_at
 from tests.serving.inside import served
@@ -236,6 +236,6 @@ def test_an_outage_is_logged_once_in_a_while_with_time_and_level(servers: ExitSt
     assert len(lines) <= 2  # a slow machine may need more than one interval
     line = json.loads(lines[0])
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
-    assert (line["level"], line["logger"]) == ("WARNING", "serving.problems")
+    assert (line["level"], line["logger"]) == ("WARNING", "serving.web.problems")
     assert line["message"].startswith("StoreUnavailable: Redis at 127.0.0.1")
     assert line["request_id"] == answers[0].headers["X-Request-ID"] == answers[0].json()["request_id"]

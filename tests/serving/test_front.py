@@ -12,11 +12,11 @@ from threading import Event
 
 import pytest
 
-from serving import front, intake, server
-from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
-from serving.quick import Quick
-from serving.server import listening
 from serving.store import Store
+from serving.web import front, intake, server
+from serving.web.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
+from serving.web.quick import Quick
+from serving.web.server import listening
 from tests.serving import inside
 from tests.serving.conftest import process_at
 from tests.serving.inside import served

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import logs
-from serving.intake import REQUEST_ID
-from serving.journal import Ended, Journal
-from serving.logs import BulkWriter
 from serving.store import Store
+from serving.web import logs
+from serving.web.intake import REQUEST_ID
+from serving.web.journal import Ended, Journal
+from serving.web.logs import BulkWriter
 from tests.conftest import free_port
 from tests.serving.conftest import process_at, service_at
 from tests.serving.publishing import publish

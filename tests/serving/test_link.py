@@ -13,8 +13,8 @@ import redis
 from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 
 from serving.errors import StoreRefused, StoreUnavailable
-from serving.link import ServerLink, _fault
-from serving.target import Place, target_of
+from serving.wire.link import ServerLink, _fault
+from serving.wire.target import Place, target_of
 from tests.conftest import free_port
 from tests.serving.conftest import redis_at
 

@@ -22,12 +22,12 @@ from serving.errors import (
 )
 from serving.head import Overlay
 from serving.keys import block_key, overlay_key
-from serving.link import ServerLink
 from serving.question import Found
 from serving.reader import Reader
-from serving.route import Command, Reply
 from serving.store import Store
-from serving.target import target_of
+from serving.wire.link import ServerLink
+from serving.wire.route import Command, Reply
+from serving.wire.target import target_of
 from tests.conftest import free_port, stop
 from tests.serving.conftest import redis_at
 from tests.serving.publishing import head_for, publish, write

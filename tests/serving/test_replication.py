@@ -7,9 +7,9 @@ from threading import Event, Timer
 
 import pytest
 
-from serving import replication
 from serving.errors import StoreUnavailable
 from serving.store import Store
+from serving.wire import replication
 from tests.serving.publishing import head_for, publish
 from tests.serving.topologies import Server, Site
 

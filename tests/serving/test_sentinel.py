@@ -11,13 +11,13 @@ from threading import Timer
 
 import pytest
 
-from serving import connection, replication
 from serving.blocks import Tally, audit
 from serving.errors import StoreRefused, StoreUnavailable, TornGeneration
 from serving.head import Head, parse_head
 from serving.keys import block_key, head_key
-from serving.link import Link
 from serving.store import Store
+from serving.wire import connection, replication
+from serving.wire.link import Link
 from tests.serving.publishing import head_for, publish, write
 from tests.serving.topologies import SERVICE, Server, Site, await_true, over
 

@@ -14,8 +14,8 @@ from threading import Event
 
 import pytest
 
-from serving.server import Server
 from serving.store import Store
+from serving.web.server import Server
 from tests.serving.conftest import process_at
 from tests.serving.inside import served_beside
 from tests.serving.publishing import publish

@@ -18,9 +18,9 @@ import pytest
 from deltalake import DeltaTable, Field, Schema
 from deltalake.schema import PrimitiveType
 
-from jobs import retention
-from jobs.ledger import Entry, Ledger
-from jobs.retention import Retention
+from jobs.publication import retention
+from jobs.publication.ledger import Entry, Ledger
+from jobs.publication.retention import Retention
 from jobs.spec import load_pipeline
 from jobs.tables import publications_table
 from serving.clock import Clock

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving import connection
 from serving.errors import StoreUnavailable
 from serving.store import Store
+from serving.wire import connection
 from tests.serving.certificates import certificates_in
 from tests.serving.topologies import Site, over
 

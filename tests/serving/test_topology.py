@@ -7,10 +7,10 @@ from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, ClusterDownError, MovedError, TryAgainError
 from redis.exceptions import ConnectionError as NotConnected
 
-from serving.cluster import REDIRECTIONS
-from serving.route import Answer, Command, Course, Reply
-from serving.target import Place, target_of
-from serving.topology import route_of
+from serving.wire.cluster import REDIRECTIONS
+from serving.wire.route import Answer, Command, Course, Reply
+from serving.wire.target import Place, target_of
+from serving.wire.topology import route_of
 
 SENTINELS = target_of("redis+sentinel://a:1,b:2,c:3/scores")
 NODES = target_of("redis+cluster://a:1,b:2,c:3")

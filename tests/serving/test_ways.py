@@ -21,10 +21,10 @@ from serving.head import Fallback, Head, Limits, Overlay
 from serving.keys import block_key
 from serving.layout import Layout
 from serving.overlay import Fresh, OverlayStore
-from serving.quick import INCOMPLETE, UNUSUAL, Quick, Same
-from serving.service import Service
 from serving.settings import Settings
 from serving.store import Store
+from serving.web.quick import INCOMPLETE, UNUSUAL, Quick, Same
+from serving.web.service import Service
 from tests.serving.publishing import JUNE_2, arrays, head_for, write
 from tests.serving.raw import Answer, RawClient, get, post
 from tests.serving.test_service import HARD_KEYS

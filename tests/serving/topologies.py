@@ -17,8 +17,8 @@ import redis
 from redis.crc import key_slot
 
 from infra.redis.users import acl_file
-from serving.link import Link
-from serving.routed import link
+from serving.wire.link import Link
+from serving.wire.routed import link
 from tests.conftest import await_port, free_port, redis_binary, stop
 from tests.serving.certificates import Certificates
 

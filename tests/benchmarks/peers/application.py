@@ -2,8 +2,8 @@
 
 from starlette.types import ASGIApp
 
-from serving.service import Service, create
 from serving.settings import settings
+from serving.web.service import Service, create
 
 
 def application() -> ASGIApp:

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from serving.apikeys import KeyRing, digest
-from serving.intake import presented_id, presented_key
+from serving.web.intake import presented_id, presented_key
 
 MOST_KEPT = 4096  # different headers; clients repeat theirs, but for the id and the length
 MOST_BYTES = 1024  # of headers that are kept

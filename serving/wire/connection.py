@@ -14,9 +14,9 @@ from redis.exceptions import TimeoutError as TooLate
 from redis.retry import Retry
 
 from serving.errors import StoreRefused, StoreUnavailable
-from serving.route import REFUSED, Answer, Answers, Command, Course, Questions, Reply, faults_in, will_pass
-from serving.target import Place, address, target_of
-from serving.topology import route_of
+from serving.wire.route import REFUSED, Answer, Answers, Command, Course, Questions, Reply, faults_in, will_pass
+from serving.wire.target import Place, address, target_of
+from serving.wire.topology import route_of
 
 CONNECT_SECONDS = 2.0
 REPLY_SECONDS = 5.0  # a publication waits for a busy Redis; a lookup has no time for it

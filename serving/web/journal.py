@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import count
 from typing import NamedTuple
 
-from serving.logs import BulkWriter
+from serving.web.logs import BulkWriter
 
 METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)

@@ -6,9 +6,9 @@ from typing import Protocol, cast
 
 from starlette.types import ASGIApp
 
-from serving.exchange import Exchange
-from serving.intake import ANSWER_SECONDS
-from serving.quick import UNUSUAL, Quick, Same
+from serving.web.exchange import Exchange
+from serving.web.intake import ANSWER_SECONDS
+from serving.web.quick import UNUSUAL, Quick, Same
 
 IDLE_SECONDS = 75.0
 REQUEST_SECONDS = 10.0  # from a request's first byte to its last

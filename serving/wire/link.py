@@ -21,10 +21,10 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooLate
 
-from serving.connection import redis_faults
 from serving.errors import ServingError
-from serving.route import Command, Reply
-from serving.target import Place
+from serving.wire.connection import redis_faults
+from serving.wire.route import Command, Reply
+from serving.wire.target import Place
 
 LOOKUP_SECONDS = 0.5  # to connect, and to reply
 INCOMPLETE = object()

@@ -13,7 +13,7 @@ from jobs.spec import Pipeline, load_pipelines, settings
 from jobs.start import PIPELINE, RUN_ID, declared_pipeline, started_run
 
 if TYPE_CHECKING:
-    from jobs.ledger import Ledger
+    from jobs.publication.ledger import Ledger
     from serving.head import Head
     from serving.store import Store
 
@@ -29,7 +29,7 @@ class _Place:
 
 @contextmanager
 def _place(pipeline: Pipeline) -> Iterator[_Place]:
-    from jobs.ledger import Ledger
+    from jobs.publication.ledger import Ledger
     from serving.settings import settings as serving_settings
     from serving.store import Store
 
@@ -42,7 +42,7 @@ def _place(pipeline: Pipeline) -> Iterator[_Place]:
 @click.argument("pipeline", required=False)
 def status(pipeline: str | None) -> None:
     """Say what is live, what is kept, and why other dates are not live; of all pipelines, or of one."""
-    from jobs.status import Status
+    from jobs.publication.status import Status
 
     declared = [declared_pipeline(pipeline)[0]] if pipeline else load_pipelines(settings().pipelines).values()
     for one in declared:
@@ -55,7 +55,7 @@ def status(pipeline: str | None) -> None:
 @click.option("--last", default=20, show_default=True, type=click.IntRange(min=1), help="How many, the newest first.")
 def generations(pipeline: str, last: int) -> None:
     """List the generations of a pipeline, and whether they are there to go back to."""
-    from jobs.status import Status
+    from jobs.publication.status import Status
 
     with _place(declared_pipeline(pipeline)[0]) as place:
         click.echo("\n".join(Status(place.pipeline, place.store, place.ledger).table(last)))
@@ -68,7 +68,7 @@ def generations(pipeline: str, last: int) -> None:
 @click.option("--reason", default="", help="Why; it is put on record.")
 def rollback(pipeline: str, run_id: str, to: int | None, reason: str) -> None:
     """Let a generation that was live before be live again, at once."""
-    from jobs.rollback import Wish, roll_back
+    from jobs.publication.rollback import Wish, roll_back
 
     with _place(declared_pipeline(pipeline)[0]) as place:
         head = roll_back(place.pipeline, place.store, place.ledger, Wish(to, " ".join(reason.split()), run_id))
@@ -85,9 +85,9 @@ def verify(pipeline: str, run_id: str, repair: bool) -> None:  # noqa: FBT001  r
         head, url = place.store.head(pipeline), place.store.url
     if head is None:
         raise DataFault(f"{pipeline}: nothing is live to verify; `scoreline status {pipeline}` says why")
-    with started_run(pipeline, _day(head), run_id, "jobs.verify") as run:
-        from jobs.verify import repair as repair_live
-        from jobs.verify import verify as verify_live
+    with started_run(pipeline, _day(head), run_id, "jobs.publication.verify") as run:
+        from jobs.publication.verify import repair as repair_live
+        from jobs.publication.verify import verify as verify_live
 
         click.echo((repair_live if repair else verify_live)(run, url, head))
 
@@ -97,7 +97,7 @@ def verify(pipeline: str, run_id: str, repair: bool) -> None:  # noqa: FBT001  r
 @RUN_ID
 def republish(pipeline: str, run_id: str) -> None:
     """Bring back what went live last, after Redis was emptied or lost it."""
-    from jobs.standing import Standing
+    from jobs.publication.standing import Standing
 
     with _place(declared_pipeline(pipeline)[0]) as place:
         standing, url = Standing.seen(place.store, place.ledger, pipeline), place.store.url
@@ -108,8 +108,8 @@ def republish(pipeline: str, run_id: str) -> None:
     if lost is None:
         click.echo(f"{pipeline}: what went live last is live; nothing to do (`scoreline verify` compares its blocks)")
         return
-    with started_run(pipeline, _day(lost), run_id, "jobs.publish") as run:
-        from jobs.publish import NEEDLESS, Warrant, publish
+    with started_run(pipeline, _day(lost), run_id, "jobs.publication.publish") as run:
+        from jobs.publication.publish import NEEDLESS, Warrant, publish
 
         verdict = publish(run, url, Warrant("republished", f"Redis had lost {_named(lost)}", lost))
         overtaken, back = f"{_named(lost)} was overtaken meanwhile", f"the scores as of {run.as_of:%Y-%m-%d}"

@@ -10,13 +10,13 @@ from starlette.types import ASGIApp
 
 from serving.apikeys import KeyRing
 from serving.clock import Clock
-from serving.intake import Guarded, KeyConvertor, Noted, Timely, require_utf8
-from serving.journal import Journal
-from serving.logs import BulkWriter
-from serving.lookup import Lookup
-from serving.problems import documented, install_problems
 from serving.reader import Reader
 from serving.settings import Settings
+from serving.web.intake import Guarded, KeyConvertor, Noted, Timely, require_utf8
+from serving.web.journal import Journal
+from serving.web.logs import BulkWriter
+from serving.web.lookup import Lookup
+from serving.web.problems import documented, install_problems
 
 STDOUT = 1
 

@@ -8,11 +8,11 @@ from typing import cast
 from serving.answers import Missing
 from serving.clock import instant
 from serving.errors import ServingError
-from serving.journal import Journal
 from serving.layout import SCORE
-from serving.lookup import unknown
-from serving.problems import problem_of
 from serving.question import Found, Fresher, Plan
+from serving.web.journal import Journal
+from serving.web.lookup import unknown
+from serving.web.problems import problem_of
 
 SOURCES = ("batch", "stream", "fallback", "none", "fault")
 COMPACT = (",", ":")

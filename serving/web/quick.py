@@ -16,13 +16,13 @@ from wsgiref.handlers import format_date_time
 from serving.apikeys import Caller
 from serving.errors import ServingError
 from serving.head import Limits
-from serving.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
-from serving.journal import Ended
-from serving.problems import problem_of, rendered
 from serving.question import Found, Plan, Question
-from serving.service import Service
-from serving.template import Template, Told
-from serving.traits import Traits, TraitsCache
+from serving.web.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES
+from serving.web.journal import Ended
+from serving.web.problems import problem_of, rendered
+from serving.web.service import Service
+from serving.web.template import Template, Told
+from serving.web.traits import Traits, TraitsCache
 
 GET, POST = b"GET /v1/scores/", b"POST /v1/scores/"
 ONE, MANY = ("GET", "/v1/scores/{pipeline}/{key}"), ("POST", "/v1/scores/{pipeline}")

@@ -1,8 +1,8 @@
 """How the servers behind a URL are asked, whoever carries the questions.
 
 Nothing here talks to Redis. A course is a generator: it yields what to ask of which servers, is sent what each of them
-answered, and returns the replies in the end. `serving.connection` carries the questions of jobs, `serving.link` those
-of lookups.
+answered, and returns the replies in the end. `wire.connection` carries the questions of jobs, `wire.link` those of
+lookups.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import TimeoutError as TooLate
 
 from serving.errors import StoreUnavailable
-from serving.target import Place
+from serving.wire.target import Place
 
 Command = tuple[str | bytes | int, ...]
 Reply = Any  # bytes, int, None, a list of these, or redis' exception in its place

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from jobs.ledger import Generation, Ledger
+from jobs.publication.ledger import Generation, Ledger
+from jobs.publication.standing import Standing
 from jobs.spec import Pipeline
-from jobs.standing import Standing
 from serving.clock import instant
 from serving.head import Head
 from serving.store import Store

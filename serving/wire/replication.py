@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic, sleep
 
-from serving.connection import PATIENCE_SECONDS, Connection
 from serving.errors import StoreUnavailable
-from serving.target import address
+from serving.wire.connection import PATIENCE_SECONDS, Connection
+from serving.wire.target import address
 
 POLL_SECONDS = 0.05  # replicas say once a second how far they are
 WRITTEN = re.compile(rb"master_replid:(\w+).*master_repl_offset:(\d+)", re.DOTALL)

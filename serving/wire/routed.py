@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from serving.connection import redis_faults
 from serving.errors import ServingError
-from serving.link import Link, ServerLink
-from serving.route import Answer, Answers, Command, Questions, Reply
-from serving.target import Place, target_of
-from serving.topology import route_of
+from serving.wire.connection import redis_faults
+from serving.wire.link import Link, ServerLink
+from serving.wire.route import Answer, Answers, Command, Questions, Reply
+from serving.wire.target import Place, target_of
+from serving.wire.topology import route_of
 
 
 def link(url: str) -> Link:

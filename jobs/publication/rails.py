@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.lake import Lake
-from jobs.partition import Partition, rows_of
+from jobs.publication.partition import Partition, rows_of
 from jobs.quality import Measure
 from jobs.spec import Rails
 from serving.head import Head

@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 
 from serving.clock import instant
 from serving.heads import Live
-from serving.journal import SECONDS, Journal
 from serving.reader import Reader
+from serving.web.journal import SECONDS, Journal
 
 BOUNDS = [*map(str, SECONDS), "+Inf"]
 Families = Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]

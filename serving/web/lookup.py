@@ -29,12 +29,12 @@ from serving.clock import Clock, instant
 from serving.errors import AnswerTooOld, LookupRefused, ServingError, StoreUnavailable, UnknownKey
 from serving.head import Head
 from serving.heads import Live
-from serving.journal import Journal
 from serving.layout import SCORE, Row
-from serving.metrics import Metrics
-from serving.problems import log_fault, problem_of
 from serving.question import Found, Fresher
 from serving.reader import Reader
+from serving.web.journal import Journal
+from serving.web.metrics import Metrics
+from serving.web.problems import log_fault, problem_of
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.apikeys import ANYONE, Caller, KeyRing
 from serving.errors import CallerUnknown, KeyRefused
-from serving.journal import NO_ROUTE, Ended, Journal, known
-from serving.problems import plain_problem, problem_of, rendered
-from serving.sparing import SparingLog
+from serving.web.journal import NO_ROUTE, Ended, Journal, known
+from serving.web.problems import plain_problem, problem_of, rendered
+from serving.web.sparing import SparingLog
 
 MOST_HEAD_BYTES = 32 * 2**10
 MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON; or more and shorter ones, where allowed

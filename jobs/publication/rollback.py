@@ -4,9 +4,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from jobs.errors import RollbackRefused
-from jobs.ledger import Entry, History, Ledger
+from jobs.publication.ledger import Entry, History, Ledger
+from jobs.publication.standing import Standing
 from jobs.spec import Pipeline
-from jobs.standing import Standing
 from serving.clock import instant, microseconds
 from serving.errors import ServingError
 from serving.head import Head

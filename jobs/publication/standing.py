@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from jobs.ledger import History, Ledger
+from jobs.publication.ledger import History, Ledger
 from jobs.spec import Publication
 from serving.errors import HeadUnreadable
 from serving.head import Head, Overlay, parse_head

@@ -5,9 +5,20 @@ from collections.abc import Generator, Sequence
 
 from redis.exceptions import ConnectionError as NotConnected
 
-from serving.cluster import ClusterRoute
-from serving.route import Answer, Answers, Command, Course, Questions, Route, fault_of, first_replies, sound, worst_of
-from serving.target import Place, Target
+from serving.wire.cluster import ClusterRoute
+from serving.wire.route import (
+    Answer,
+    Answers,
+    Command,
+    Course,
+    Questions,
+    Route,
+    fault_of,
+    first_replies,
+    sound,
+    worst_of,
+)
+from serving.wire.target import Place, Target
 
 ROLE: Command = ("ROLE",)
 

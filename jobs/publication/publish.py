@@ -11,14 +11,14 @@ from typing import Literal
 from deltalake.exceptions import DeltaError
 
 from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
-from jobs.ledger import BREACH, DIFFERS, HISTORY, LIVE, NO_GENERATION, Entry, Ledger
-from jobs.partition import Partition, build, partition_behind, partition_of
-from jobs.prior import fallback_of
+from jobs.publication.ledger import BREACH, DIFFERS, HISTORY, LIVE, NO_GENERATION, Entry, Ledger
+from jobs.publication.partition import Partition, build, partition_behind, partition_of
+from jobs.publication.prior import fallback_of
+from jobs.publication.rails import findings
+from jobs.publication.retention import Retention
+from jobs.publication.standing import Standing
 from jobs.quality import Measure, count
-from jobs.rails import findings
-from jobs.retention import Retention
 from jobs.run import CHAMPION, Run
-from jobs.standing import Standing
 from jobs.tables import publications_table
 from serving.clock import instant, microseconds
 from serving.errors import HeadUnreadable, ServingError, TornGeneration

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from pyspark.sql import DataFrame
 
-from jobs import generation as blocks
 from jobs.errors import DataFault, GenerationDiffers
-from jobs.generation import Comparison, Generation
-from jobs.ledger import REPAIRED, Entry, Ledger
-from jobs.partition import rows_of
+from jobs.publication import generation as blocks
+from jobs.publication.generation import Comparison, Generation
+from jobs.publication.ledger import REPAIRED, Entry, Ledger
+from jobs.publication.partition import rows_of
 from jobs.run import Run
 from jobs.tables import publications_table
 from serving.clock import instant

@@ -10,7 +10,7 @@ from typing import Any
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from serving.route import (
+from serving.wire.route import (
     Answer,
     Answers,
     Command,
@@ -22,7 +22,7 @@ from serving.route import (
     will_pass,
     worst_of,
 )
-from serving.target import Place, Target
+from serving.wire.target import Place, Target
 
 REDIRECTIONS = 5  # a key moves once in a while; more at a time means that nodes disagree
 KEYLESS = frozenset(("PING", "INFO", "CONFIG"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from jobs.ledger import GRACE, OVERLAY_DROPPED, REMOVED, Entry, Generation, History, Ledger, Turn
+from jobs.publication.ledger import GRACE, OVERLAY_DROPPED, REMOVED, Entry, Generation, History, Ledger, Turn
 from jobs.spec import Pipeline
 from serving.errors import GenerationLive
 from serving.head import Head

@@ -7,10 +7,10 @@ from datetime import timedelta
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from jobs import generation as blocks
 from jobs.errors import GenerationDiffers, NothingToPublish
-from jobs.generation import Generation
 from jobs.lake import Lake
+from jobs.publication import generation as blocks
+from jobs.publication.generation import Generation
 from jobs.run import CHAMPION, Run
 from serving.blocks import Tally
 from serving.clock import instant

@@ -1,0 +1,1 @@
+"""From the scores table to what is live, and what operators do with it."""
