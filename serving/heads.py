@@ -13,7 +13,7 @@ from serving.head import Head, parse_head
 from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key
 from serving.question import Plan
 from serving.refusals import Refusal, parse_refusals
-from serving.web.sparing import SparingLog
+from serving.sparing import SparingLog
 from serving.wire.link import CountedLink
 from serving.wire.route import Command, Reply, will_pass
 
@@ -58,7 +58,10 @@ class Heads:
         return next(self._numbers)
 
     async def live(self) -> Live:
-        """Return all heads; one that cannot be read is logged and counted, and hides no other."""
+        """Return all heads; one that cannot be read is logged and counted, and hides no other.
+
+        Raises `StoreUnavailable` or `StoreRefused` where that is said of all of them.
+        """
         (names,) = await self._link.ask([("SMEMBERS", PIPELINES)])
         pipelines = sorted(name.decode(errors="replace") for name in self._link.accept(names))
         commands: list[Command] = [("GET", head_key(name)) for name in pipelines]
@@ -71,9 +74,11 @@ class Heads:
             for name, record in zip(pipelines, records, strict=True)
             if record is not None
         ]
-        heads = [plan.head for plan in plans if plan is not None]
+        heads = [plan.head for plan in plans if isinstance(plan, Plan)]
         told = dict(zip(pipelines, map(_refusals, refusals), strict=True))
         headless = [name for name, record in zip(pipelines, records, strict=True) if record is None]
+        if not heads and not headless:
+            _raise_first(plans)
         return Live(heads, len(plans) - len(heads), told, headless)
 
     def verified(self, plan: Plan, record: Reply, asked: int) -> Plan | ServingError:
@@ -124,15 +129,21 @@ class Heads:
                 "publication; publish again",
             )
 
-    def _shown(self, pipeline: str, record: Reply, asked: int) -> Plan | None:
-        if isinstance(record, RedisError) and not will_pass(record):
-            LOG.tell(f"HeadUnreadable of pipeline {pipeline}", f"a head that is no record ({record}): publish again")
-            return None
+    def _shown(self, pipeline: str, record: Reply, asked: int) -> Plan | ServingError:
         try:
+            if isinstance(record, RedisError) and not will_pass(record):
+                raise HeadUnreadable(f"a head that is no record ({record}): publish again")
             return self.current(pipeline, record, asked)
-        except HeadUnreadable as fault:
-            LOG.tell(f"HeadUnreadable of pipeline {pipeline}", fault)
-            return None
+        except ServingError as fault:
+            LOG.tell(f"{type(fault).__name__} of pipeline {pipeline}", fault)
+            return fault
+
+
+def _raise_first(plans: list[Plan | ServingError]) -> None:
+    """Raise the first fault that is not of a head."""
+    for plan in plans:
+        if isinstance(plan, ServingError) and not isinstance(plan, HeadUnreadable):
+            raise plan
 
 
 def _refusals(reply: Reply) -> dict[date, Refusal]:

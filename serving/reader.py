@@ -10,7 +10,7 @@ from serving.errors import KeyRefused, ServingError, TooManyKeys, TornGeneration
 from serving.head import Head
 from serving.heads import Heads, Live
 from serving.question import Found, Plan, Question
-from serving.web.sparing import SparingLog
+from serving.sparing import SparingLog
 from serving.wire.link import CountedLink, Link
 from serving.wire.route import Command, Reply
 from serving.wire.routed import link

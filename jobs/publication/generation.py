@@ -15,14 +15,15 @@ from pyspark.sql import DataFrame, Row
 
 from serving import errors
 from serving.blocks import Tally, audit, buckets_of, pack_buckets, tally
-from serving.errors import HashCollision, ServingError
+from serving.errors import HashCollision, ServingError, StoreRefused
 from serving.layout import Layout
 from serving.store import BATCH, Store
 from serving.store import batches as in_batches
 
 ROWS_A_TASK = 1_000_000  # 12 bytes each in the Python worker: what one task holds at once, before and after the shuffle
 EXAMPLES = 5  # buckets that a comparison names
-TALLY = "rows BIGINT, checksum STRING, collided BOOLEAN"
+TALLY = "rows BIGINT, checksum STRING"
+WRITTEN = "collided BOOLEAN, refused STRING"
 CHUNKS = "task INT, chunk BINARY"
 COMPARISON = "blocks BIGINT, lacking BIGINT, differing BIGINT, examples ARRAY<BIGINT>"
 REPAIRED = "blocks BIGINT"
@@ -69,12 +70,18 @@ class Comparison:
 def write(scores: DataFrame, generation: Generation, rows: int) -> None:
     """Write the blocks of `scores`: `rows` rows of key (string) and score (float).
 
+    What Redis refuses to one task fails no task: Spark would leave the others behind, at work on blocks that the caller
+    removes.
+
     Raises:
         HashCollision: two keys have one hash under this salt; nothing is live, another salt will do.
         StoreUnavailable, StoreRefused: Redis does not answer or refuses.
     """
     spread, tasks = _by_task(scores, generation, rows)
-    if any(row.collided for row in _collected(spread.mapInArrow(partial(_write_task, generation, tasks), TALLY))):
+    written = _collected(spread.mapInArrow(partial(_write_task, generation, tasks), WRITTEN))
+    for refusal in (row.refused for row in written if row.refused):
+        raise StoreRefused(refusal)
+    if any(row.collided for row in written):
         raise HashCollision(f"two keys of {generation.pipeline} have one hash under salt {generation.layout.salt}")
 
 
@@ -161,14 +168,16 @@ def _write_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordB
     task = _task()
     hashed, scores = _sorted(generation.layout, batches)
     layout, buckets = generation.layout, generation.buckets_of(task, tasks)
+    collided, refused = False, None
     try:
         blocks = pack_buckets(layout, generation.token, buckets, hashed, [scores])
         with Store(generation.redis_url) as store:
             store.write_blocks(generation.pipeline, generation.token, blocks)
     except HashCollision:
-        yield _row(Tally(), collided=True)
-        return
-    yield _row(tally(hashed, [scores]))
+        collided = True
+    except StoreRefused as refusal:
+        refused = str(refusal)
+    yield pa.RecordBatch.from_pydict({"collided": [collided], "refused": pa.array([refused], pa.string())})
 
 
 def _compare_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -239,9 +248,8 @@ def _columns(batch: pa.RecordBatch) -> tuple[Any, Any]:
     return hashed, batch.column(1).to_numpy(zero_copy_only=False)
 
 
-def _row(found: Tally, *, collided: bool = False) -> pa.RecordBatch:
-    values = [pa.array([found.rows], pa.int64()), pa.array([str(found.checksum)]), pa.array([collided])]
-    return pa.RecordBatch.from_arrays(values, ["rows", "checksum", "collided"])
+def _row(found: Tally) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"rows": pa.array([found.rows], pa.int64()), "checksum": [str(found.checksum)]})
 
 
 def _total(rows: list[Any]) -> Tally:

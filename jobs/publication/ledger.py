@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any, Final
 
@@ -236,18 +236,24 @@ def _generation(token: int, rows: list[dict[str, Any]]) -> Generation:
 
 def _refused(rows: list[dict[str, Any]]) -> dict[date, Refusal]:
     """Return the last word on each date that did not go live, or was taken back, and did not go live since."""
-    found: dict[date, Refusal] = {}
-    live: datetime | None = None
+    turns = sorted((row for row in rows if row["event"] == LIVE), key=lambda row: _turn(row).order)
+    lived = {row["as_of"].date(): microseconds(row["at"]) for row in turns}
+    found = _taken_back(turns)
     for row in sorted(rows, key=itemgetter("at")):
-        as_of, event, at = row["as_of"], row["event"], microseconds(row["at"])
-        if event in REFUSED:
-            found[as_of.date()] = Refusal(event, row["note"], at)
-        elif event == LIVE:
-            if live is not None and live > as_of:
-                found[live.date()] = Refusal("rolled back", row["note"], at)
-            found.pop(as_of.date(), None)
-            live = as_of
+        day, event, at = row["as_of"].date(), row["event"], microseconds(row["at"])
+        if event in REFUSED and at > max(lived.get(day, 0), found[day].at if day in found else 0):
+            found[day] = Refusal(event, row["note"], at)
     return dict(sorted(found.items(), reverse=True)[:MOST_DATES])
+
+
+def _taken_back(turns: list[dict[str, Any]]) -> dict[date, Refusal]:
+    """Return the dates after which an older one went live, and that have not since; no clock has a say in that."""
+    found: dict[date, Refusal] = {}
+    for before, row in pairwise(turns):
+        if before["as_of"] > row["as_of"]:
+            found[before["as_of"].date()] = Refusal("rolled back", row["note"], microseconds(row["at"]))
+        found.pop(row["as_of"].date(), None)
+    return found
 
 
 def _turn(row: dict[str, Any]) -> Turn:

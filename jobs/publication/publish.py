@@ -117,12 +117,12 @@ class _Publication:
             return verdict
         retention = Retention(self.run.pipeline, self.store, self.ledger)
         retention.free(standing.history, entry.token)
+        self.store.register(self.run.pipeline.name)  # where a full Redis has room for it, before the blocks take that
         rails = self._railed(entry, standing.before)
         head = self._built(entry, standing)
         self._go_live(head, standing)
         removed = 0
         with self._clean_up():
-            self.refusals.clear(self.run.as_of.date())
             removed = retention.sweep(head, standing.live)
         self._record(LIVE, entry, [*rails, count("generations removed", removed)])
         return LIVE
@@ -206,7 +206,6 @@ class _Publication:
                 return self.store.swap(head, standing.live)
             return self.store.replace_claimed(standing.record, head)
 
-        self.store.register(head.pipeline)
         try:
             outcome = self.ledger.go_live(Entry.of(head, self.warrant.note), swap)
         except TornGeneration as fault:
@@ -254,7 +253,7 @@ class _Publication:
         """Raise `Overtaken` where another publication has begun since: it speaks for the date, and freed the blocks."""
         name, token = self.run.pipeline.name, entry.token
         if token != NO_GENERATION and self.store.highest_token(name) != token:
-            raise Overtaken(f"{name}: generation {token} was given up: {REFUSED['unclaimed']}. Run the task again")
+            raise Overtaken(f"{name}: generation {token} was given up: {REFUSED['unclaimed']}")
 
     def _tell(self, as_of: date, verdict: Verdict, reason: str) -> None:
         """Say beside the head why a date is not live."""

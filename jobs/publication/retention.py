@@ -1,4 +1,4 @@
-"""What may be removed from Redis, and when: blocks and overlays that no reader can want any more."""
+"""What may be removed from Redis, and when: blocks, overlays and refusals that no reader can want any more."""
 
 import logging
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from jobs.spec import Pipeline
 from serving.errors import GenerationLive
 from serving.head import Head
 from serving.overlay import OverlayStore
+from serving.refusals import RefusalStore
 from serving.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Retention:
     def sweep(self, live: Head, before: Head | None) -> int:
         """Remove what is over now that `live` has taken the place of `before`; return how many generations."""
         history, now = self.ledger.read(), self.ledger.clock.now()
+        RefusalStore(self.store, self.pipeline.name).keep(history.refused)
         protected = {head.token for head in (live, before) if head is not None}
         old = [one for one in self._over(history, now) if one.token not in protected and self._unlink(one)]
         self.ledger.write((REMOVED, _entry(one, live.run_id)) for one in old)

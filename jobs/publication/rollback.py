@@ -11,7 +11,7 @@ from serving.clock import instant, microseconds
 from serving.errors import ServingError
 from serving.head import Head
 from serving.refusals import Refusal, RefusalStore
-from serving.store import Store
+from serving.store import Outcome, Store
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,19 @@ def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> H
         head = standing.apart(target, pipeline.publication)
     note = f"rollback from generation {before.token}" + (f": {wish.reason}" if wish.reason else "")
     entry = replace(Entry.of(head, note), run_id=wish.run_id)
-    outcome = ledger.go_live(entry, lambda: store.replace(standing.record, head))
+
+    def swap() -> Outcome:
+        # On record only when it is whole: one that is cut off before is known by that, and ended by the next.
+        swapped = store.replace(standing.record, head)
+        if swapped == "live":
+            _stand_by(store, ledger, before, head)
+        return swapped
+
+    outcome = ledger.go_live(entry, swap)
     if outcome == "removed":
         raise RollbackRefused(f"{pipeline.name}: generation {head.token} is just being removed: go back to another one")
     if outcome != "live":
         raise RollbackRefused(f"{pipeline.name}: another head went live at this moment; look, and roll back again")
-    _stand_by(store, ledger, before, head)
     with suppress(ServingError):  # it is live and on record: who sees a fault would go back once more
         _tell(RefusalStore(store, pipeline.name), ledger, before, Entry.of(head, note))
     return head

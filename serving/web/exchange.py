@@ -12,11 +12,11 @@ from wsgiref.handlers import format_date_time
 import h11
 from starlette.types import ASGIApp, Message, Scope
 
+from serving.sparing import SparingLog
 from serving.web.intake import MOST_BODY_BYTES, MOST_HEAD_BYTES, barred, presented_id
 from serving.web.journal import NO_ROUTE, Ended, known
 from serving.web.problems import OUR_FAULT, plain_problem, rendered
 from serving.web.service import Service
-from serving.web.sparing import SparingLog
 
 LOG = SparingLog(logging.getLogger(__name__))
 MOST_PIECES = 4096  # of a body; each costs as much time as a thousand bytes

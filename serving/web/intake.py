@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.apikeys import ANYONE, Caller, KeyRing
 from serving.errors import CallerUnknown, KeyRefused
+from serving.sparing import SparingLog
 from serving.web.journal import NO_ROUTE, Ended, Journal, known
 from serving.web.problems import plain_problem, problem_of, rendered
-from serving.web.sparing import SparingLog
 
 MOST_HEAD_BYTES = 32 * 2**10
 MOST_BODY_BYTES = 2 * 2**20  # 1,000 keys of 256 bytes, escaped in JSON; or more and shorter ones, where allowed
@@ -100,9 +100,11 @@ class Noted:
 
 
 def barred(scope: Scope, keyring: KeyRing) -> bool:
-    """Return whether `Guarded` will refuse a request, so that nothing but its head need be read."""
+    """Return whether no more of a request than its head need be read: who asks may not, or what is open has no body."""
+    if not scope["path"].startswith(GUARDED):
+        return True
     try:
-        _caller(scope, keyring)
+        keyring.caller(presented_key(scope["headers"]))
     except CallerUnknown:
         return True
     return False

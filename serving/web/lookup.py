@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from serving.answers import (
     Score,
     Segment,
     Source,
+    Wishes,
 )
 from serving.apikeys import ANYONE, Caller, require
 from serving.clock import Clock, instant
@@ -35,14 +35,6 @@ from serving.reader import Reader
 from serving.web.journal import Journal
 from serving.web.metrics import Metrics
 from serving.web.problems import log_fault, problem_of
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a caller wants beside the keys: no answer older than `max_age` seconds, the fallback of its segment."""
-
-    segment: str | None = None
-    max_age: float | None = None
 
 
 class Lookup:
@@ -63,14 +55,14 @@ class Lookup:
         max_age: Annotated[MaxAge | None, Query()] = None,
     ) -> Score:
         """The score of one key, which stands percent-encoded in the path and may hold any character, slashes too."""
-        _, (answer,) = await self._answers(request, pipeline, [key], Wish(segment, max_age))
+        _, (answer,) = await self._answers(request, pipeline, [key], Wishes(segment, max_age))
         if isinstance(answer, ServingError):
             raise answer
         return answer
 
     async def scores(self, request: Request, pipeline: str, keys: Keys) -> Batch:
         """One answer for each of up to 1,000 keys (the pipeline's own limit is in `/v1/pipelines`), in their order."""
-        head, found = await self._answers(request, pipeline, keys.keys, Wish(keys.segment, keys.max_age))
+        head, found = await self._answers(request, pipeline, keys.keys, Wishes(keys.segment, keys.max_age))
         pairs = zip(keys.keys, found, strict=True)
         answers = [
             Missing(key=key, problem=problem_of(answer)) if isinstance(answer, ServingError) else answer
@@ -110,13 +102,13 @@ class Lookup:
             return Live([])
 
     async def _answers(
-        self, request: Request, pipeline: str, keys: Sequence[str], wish: Wish
+        self, request: Request, pipeline: str, keys: Sequence[str], wishes: Wishes
     ) -> tuple[Head, list[Score | ServingError]]:
         request.state.keys = len(keys)
         require(_caller(request), pipeline)
         head, rows = await self.reader.lookup(pipeline, keys)
         now = self.clock.now()
-        answers = [_answer(head, (key, row), wish, now) for key, row in zip(keys, rows, strict=True)]
+        answers = [_answer(head, (key, row), wishes, now) for key, row in zip(keys, rows, strict=True)]
         for source, count in Counter(map(_source, answers)).items():
             self.journal.looked_up(pipeline, source).keys += count
         return head, answers
@@ -133,19 +125,19 @@ def _source(answer: Score | ServingError) -> str:
     return "none" if isinstance(answer, LookupRefused) else "fault"
 
 
-def _answer(head: Head, asked: tuple[str, Found], wish: Wish, now: datetime) -> Score | ServingError:
+def _answer(head: Head, asked: tuple[str, Found], wishes: Wishes, now: datetime) -> Score | ServingError:
     """Return the score of a key by what is known of it; where that is nothing, or too old, the fallback if any."""
     key, found = asked
     if isinstance(found, ServingError):
         return found
     known = _known(head, key, found, now) if found is not None else None
-    if known is not None and (wish.max_age is None or known.age_seconds <= wish.max_age):
+    if known is not None and (wishes.max_age is None or known.age_seconds <= wishes.max_age):
         return known
     if head.fallback is not None:
-        return _score(head, (key, head.as_of, head.fallback.score_of(wish.segment), "fallback"), now)
+        return _score(head, (key, head.as_of, head.fallback.score_of(wishes.segment), "fallback"), now)
     if known is not None:
         return AnswerTooOld(
-            f"the score of {key!r} is as of {known.as_of}, more than {wish.max_age:g} s ago, and {head.pipeline} "
+            f"the score of {key!r} is as of {known.as_of}, more than {wishes.max_age:g} s ago, and {head.pipeline} "
             "declares no fallback: allow a larger max_age"
         )
     return unknown(head, key)

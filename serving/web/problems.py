@@ -26,7 +26,7 @@ from serving.errors import (
     UnknownKey,
     UnknownPipeline,
 )
-from serving.web.sparing import SparingLog
+from serving.sparing import SparingLog
 
 PREFIX = "urn:scoreline:problem:"
 MEDIA_TYPE = "application/problem+json"

@@ -10,10 +10,10 @@ from contextlib import suppress
 from starlette.types import ASGIApp
 
 from serving.errors import SettingsError
+from serving.sparing import SparingLog
 from serving.web.front import HttpConnection
 from serving.web.quick import Quick
 from serving.web.service import Service
-from serving.web.sparing import SparingLog
 
 BACKLOG = 1024
 SWEEP_SECONDS = 0.2

@@ -47,12 +47,17 @@ def sweep(site: Site) -> None:
     site.declaring(keep=2).retention.sweep(live, None)
 
 
-def go_back(site: Site) -> None:
+def go_back_to_3(site: Site) -> None:
     """Go back to generation 3."""
     roll_back(site.pipeline, site.store, site.ledger, Wish(to=3))
 
 
-DEEDS = {"sweep": sweep, "go back": go_back}
+def go_back(site: Site) -> None:
+    """Go back to the generation before."""
+    roll_back(site.pipeline, site.store, site.ledger, Wish())
+
+
+DEEDS = {"sweep": sweep, "go back to 3": go_back_to_3, "go back": go_back}
 
 
 def main() -> None:

@@ -123,6 +123,15 @@ def test_a_date_that_was_taken_back_is_said_until_it_comes_back(ledger: Ledger) 
     assert [str(day) for day in ledger.read().refused] == ["1998-06-04"]
 
 
+def test_whether_a_date_was_taken_back_no_clock_decides(ledger: Ledger) -> None:
+    """The machine of the second generation is ahead of that of the rollback."""
+    ahead, behind = replace(ledger, clock=Clock(timedelta(hours=1))), ledger
+    live(behind, head(1))
+    live(ahead, head(2, days=1))
+    live(behind, head(1, epoch=2))
+    assert {str(day): why.verdict for day, why in ledger.read().refused.items()} == {"1998-06-03": "rolled back"}
+
+
 def test_of_many_dates_the_newest_are_kept(ledger: Ledger) -> None:
     ledger.write((HISTORY, Entry.of(head(1, days=days))) for days in range(MOST_DATES + 2))
     days = list(ledger.read().refused)

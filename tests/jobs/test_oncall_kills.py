@@ -70,10 +70,10 @@ def test_a_clean_up_that_was_killed_is_ended_by_the_next(
 
 @pytest.mark.parametrize("step", GOING_BACK)
 def test_a_rollback_that_was_killed_ends_where_it_was_to_go(site: Site, live: Head, step: str) -> None:
-    kill(site, "go back", step)
+    kill(site, "go back to 3", step)
     assert whole(site, live)
     with suppress(RollbackRefused):  # it is live already
-        oncall.go_back(site)
+        oncall.go_back_to_3(site)
     standing = Standing.observed(site.store, site.ledger, NAME)
     assert standing.live is not None
     assert (standing.live.token, standing.live.epoch, standing.lost) == (3, 3, None)
@@ -81,3 +81,14 @@ def test_a_rollback_that_was_killed_ends_where_it_was_to_go(site: Site, live: He
     assert [turn.token for turn in standing.history.turns] == [1, 2, 3, 4, 5, 3]
     rows = DeltaTable(site.ledger.path).to_pyarrow_table().to_pylist()
     assert {row["manifest"] for row in rows if row["event"] == VERIFIED} >= {standing.live.to_json().decode()}
+
+
+@pytest.mark.parametrize("step", GOING_BACK[:-1])
+def test_a_rollback_by_one_that_was_killed_before_it_was_on_record_goes_back_by_one(
+    site: Site, live: Head, step: str
+) -> None:
+    kill(site, "go back", step)
+    oncall.go_back(site)
+    assert [turn.token for turn in site.ledger.read().turns] == [1, 2, 3, 4, 5, 4]
+    assert site.store.head(NAME) == site.ledger.read().last
+    assert live.token == 5

@@ -157,6 +157,29 @@ def test_one_that_was_cut_off_after_its_swap_is_ended_and_goes_no_further(
     assert back(site) == (2, 3)
 
 
+def test_one_that_cannot_see_whether_all_is_there_is_ended_and_goes_no_further(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis went away after the swap."""
+    for token in (1, 2, 3):
+        site.publish(token)
+    real = Store.replace
+
+    def last_word(store: Store, observed: bytes | None, head: Head) -> object:
+        patched.setattr(Store, "count_blocks", away)
+        return real(store, observed, head)
+
+    def away(*_: object) -> int:
+        raise StoreUnavailable("Redis does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "replace", last_word)
+        with pytest.raises(StoreUnavailable):
+            back(site)
+    assert back(site) == (2, 2)
+    assert [turn.token for turn in site.ledger.read().turns] == [1, 2, 3, 2]
+
+
 def test_one_that_is_live_and_on_record_does_not_fail_for_what_is_said_of_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""A small publisher for tests: what `jobs/publish` does with Spark, with arrays."""
+"""A small publisher for tests: what `jobs/publication` does with Spark, with arrays."""
 
 from collections.abc import Mapping
 from dataclasses import replace

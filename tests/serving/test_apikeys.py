@@ -87,6 +87,7 @@ def test_without_a_known_key_nothing_is_told(guarded: str, headers: list[str]) -
     assert len({json.dumps({**answer.json, "request_id": ""}) for answer in refused}) == 1
 
 
+UNKNOWN = "POST /v1/scores/keyed", "X-API-Key: slk_wrong", 401
 BODIES = {
     "a length": "Content-Length: 2000000",
     "chunks": "Transfer-Encoding: chunked",
@@ -95,11 +96,13 @@ BODIES = {
 
 
 @pytest.mark.parametrize("case", BODIES)
-def test_of_who_is_unknown_no_body_is_awaited(guarded: str, case: str) -> None:
+@pytest.mark.parametrize("told", [UNKNOWN, ("POST /healthz", "X-Any: 1", 405), ("POST /", "X-Any: 1", 404)])
+def test_no_body_is_awaited_that_nobody_is_to_read(guarded: str, told: tuple[str, str, int], case: str) -> None:
+    line, header, status = told
     with RawClient(guarded) as client:
-        head = f"POST /v1/scores/keyed HTTP/1.1\r\nHost: s\r\nX-API-Key: slk_wrong\r\n{BODIES[case]}\r\n\r\n"
+        head = f"{line} HTTP/1.1\r\nHost: s\r\n{header}\r\n{BODIES[case]}\r\n\r\n"
         refused = client.ask(head.encode())
-        assert (refused.status, refused.headers["connection"]) == (401, "close")
+        assert (refused.status, refused.headers["connection"]) == (status, "close")
         assert client.ended()
 
 

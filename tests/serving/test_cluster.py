@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from threading import Timer
@@ -13,14 +14,14 @@ import pytest
 from redis.crc import key_slot
 
 from serving.errors import EvictionRefused, StoreRefused, StoreUnavailable
-from serving.keys import block_key, head_key
+from serving.keys import PIPELINES, block_key, head_key
 from serving.store import BATCH, Store
 from serving.wire import connection
 from serving.wire.link import Link
 from tests.conftest import free_port
 from tests.serving.conftest import service_at
 from tests.serving.publishing import head_for, publish
-from tests.serving.topologies import SLOTS, Cluster, Server, Site, await_true, over
+from tests.serving.topologies import MASTERS, SLOTS, Cluster, Server, Site, await_true, over
 
 COVERAGE = ("--cluster-require-full-coverage", "no")
 SCORES = {f"k{number}": number / 1000 for number in range(1000)}
@@ -136,7 +137,10 @@ def test_what_a_master_has_that_gives_no_answer_is_missing_and_nothing_else(
     whole = Cluster(site, nodes)
     with Store(whole.url("publisher")) as store:
         head = publish(store, "partly", 1, SCORES)
-    lost = next(node for node in nodes if not node.raw.keys("*partly}:head"))
+        lost = next(node for node in nodes if not node.raw.keys("*partly}:head") + node.raw.keys(PIPELINES))
+        share = range(SLOTS * nodes.index(lost) // MASTERS, SLOTS * (nodes.index(lost) + 1) // MASTERS)
+        away = next(name for name in map(str, count()) if key_slot(head_key(name).encode()) in share)
+        publish(store, away, 1, SCORES)
     there = {name.decode() for node in nodes if node is not lost for name in node.raw.keys("*partly:*")}
     sound = {key for key in SCORES if block_key("partly", 1, head.layout.bucket_of(head.layout.hash_of(key))) in there}
     url = servers.enter_context(service_at(whole.url("reader")))
@@ -158,6 +162,8 @@ def test_what_a_master_has_that_gives_no_answer_is_missing_and_nothing_else(
     with ThreadPoolExecutor(16) as callers:
         assert list(callers.map(status, some)) == [200 if key in sound else 503 for key in some]
     assert httpx.get(f"{url}/readyz").status_code == 200
+    assert [one["pipeline"] for one in httpx.get(f"{url}/v1/pipelines").json()["pipelines"]] == ["partly"]
+    assert "scoreline_unreadable_heads 1.0" in httpx.get(f"{url}/metrics").text
 
 
 def test_a_cluster_without_slots_is_away_until_it_has_them(servers: ExitStack, tmp_path: Path) -> None:

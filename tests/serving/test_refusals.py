@@ -36,6 +36,16 @@ def test_the_oldest_dates_are_dropped_in_whatever_order_they_came(store: Store) 
     assert list(refusals.read()) == sorted(dates, reverse=True)[:MOST_DATES]
 
 
+def test_dates_that_went_live_behind_its_back_are_forgotten(store: Store) -> None:
+    refusals = RefusalStore(store, "refused-in-vain")
+    for days in range(3):
+        refusals.put(JUNE_2 + timedelta(days), OLDER)
+    refusals.keep([JUNE_2, JUNE_2 + timedelta(2), JUNE_2 + timedelta(7)])
+    assert refusals.read().keys() == {JUNE_2, JUNE_2 + timedelta(2)}
+    refusals.keep([])
+    assert refusals.read() == {}
+
+
 def test_what_another_version_wrote_hides_no_other(store: Store) -> None:
     refusals = RefusalStore(store, "refused-otherwise")
     refusals.put(JUNE_2, OLDER)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from serving.web.sparing import SparingLog
+from serving.sparing import SparingLog
 
 
 def test_each_kind_is_logged_once_in_an_interval_and_then_with_the_count(caplog: pytest.LogCaptureFixture) -> None:
