@@ -8,8 +8,8 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any, Final
 
-import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from arro3.core import Array, DataType, Field, Schema, Table
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from jobs.errors import Fenced
@@ -188,22 +188,31 @@ class Ledger:
         now = self.clock.now()
         rows = [_row(event, entry, now) for event, entry in events]
         if rows:
-            added = pa.Table.from_pylist(rows, schema=pa.schema(table.schema()))
-            write_deltalake(table, added, mode="append", commit_properties=how)
+            schema = Schema.from_arrow(table.schema())
+            columns = [_column(schema.field(name), [row[name] for row in rows]) for name in schema.names]
+            write_deltalake(table, Table.from_arrays(columns, schema=schema), mode="append", commit_properties=how)
 
 
 def _rows(table: DeltaTable) -> list[dict[str, Any]]:
-    # Without threads: Arrow's, over a file system of Python's, may abort a process as it ends.
-    found: list[dict[str, Any]] = table.to_pyarrow_dataset().to_table(use_threads=False).to_pylist()
-    return found
+    """Return all rows; by deltalake's own engine: of pyarrow's, pandas alone takes a quarter of a second."""
+    found = QueryBuilder().register("ledger", table).execute("SELECT * FROM ledger").read_all()
+    columns = [found.column(name).to_pylist() for name in found.column_names]
+    return [dict(zip(found.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _column(field: Field, values: list[object]) -> Array:
+    """Return a column of texts, or of numbers, which a cast makes instants where the table has those."""
+    kind = DataType.string() if field.type == DataType.string() else DataType.int64()
+    return Array(values, kind).cast(field.type)
 
 
 def _row(event: str, entry: Entry, now: datetime) -> dict[str, object]:
+    """Return a row of the table, whose instants are microseconds since 1970."""
     return {
         "token": entry.token,
         "event": event,
-        "at": now,
-        "as_of": entry.as_of,
+        "at": microseconds(now),
+        "as_of": microseconds(entry.as_of),
         "run_id": entry.run_id,
         "rows": entry.rows,
         "checksum": str(entry.checksum),
