@@ -17,7 +17,9 @@ def programs(folder: Path) -> Path:
         SetupError: the Python package index is out of reach.
     """
     home = folder / "feast"
-    stamp, wanted = home / "feast.txt", hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
+    # Its programs name the folder, which may be moved.
+    made_of = LOCK.read_bytes() + f"{sys.version} {home}".encode()
+    stamp, wanted = home / "feast.txt", hashlib.sha256(made_of).hexdigest()
     if not stamp.is_file() or stamp.read_text() != wanted:
         uv = str(Path(sys.executable).with_name("uv"))
         with step(f"Feast, in an environment of its own below {folder.name} (about 450 MB)"):
