@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from traceback import format_exception
 
@@ -16,6 +16,7 @@ from serving.wire.route import Command, Reply
 from serving.wire.routed import link
 
 LOG = SparingLog(logging.getLogger(__name__))
+ROUND_KEYS = 500  # from which on the next lookups take another round trip, which Redis is busy with meanwhile
 
 
 class Reader:
@@ -23,7 +24,7 @@ class Reader:
 
     The head of each pipeline is kept, to know the names of the blocks without asking, and each round trip reads it
     again before its blocks: an answer is given only by the head that was live when its blocks were read. Lookups of
-    one tick of the event loop share a round trip.
+    one tick of the event loop share a round trip, or a few where they have many keys.
     """
 
     def __init__(self, link: Link, url: str) -> None:
@@ -93,9 +94,10 @@ class Reader:
 
     def _start(self) -> None:
         questions, self._waiting = self._waiting, []
-        task = asyncio.get_running_loop().create_task(self._round(questions))
-        self._rounds.add(task)
-        task.add_done_callback(self._rounds.discard)
+        for some in _rounds(questions):
+            task = asyncio.get_running_loop().create_task(self._round(some))
+            self._rounds.add(task)
+            task.add_done_callback(self._rounds.discard)
 
     async def _round(self, questions: list[Question]) -> None:
         """Ask all in one round trip, and answer them or ask again; whatever happens, nobody waits for nothing."""
@@ -139,6 +141,20 @@ class Reader:
             _tell(question, _known(fault))
         else:
             _tell(question, found)
+
+
+def _rounds(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    """Give the questions of each round trip, in their order."""
+    some: list[Question] = []
+    keys = 0
+    for question in questions:
+        some.append(question)
+        keys += len(question.keys)
+        if keys >= ROUND_KEYS:
+            yield some
+            some, keys = [], 0
+    if some:
+        yield some
 
 
 def _commands(plans: Sequence[Plan], questions: Sequence[Question]) -> list[Command]:

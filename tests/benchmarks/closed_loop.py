@@ -12,6 +12,7 @@ import httpx
 from redis import Redis
 
 from infra.bench import debian
+from tests.benchmarks.machine import undisturbed
 from tests.benchmarks.population import PIPELINE, key_of, right
 from tests.benchmarks.publication import mass_insertion
 from tests.benchmarks.result import Result, alone, compared
@@ -95,9 +96,8 @@ def requests_a_second(stage: Stage, target: Target, seconds: int) -> float:
     wrk = [*debian.program("wrk", stage.folder), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s"]
     wrk += ["-H", f"X-API-Key: {target.api_key}"] if target.api_key else []
     arguments = ["--", str(target.rows), str(target.share), target.kind, target.path]
-    done = subprocess.run(
-        [*wrk, "-s", str(SCRIPT), target.url, *arguments], capture_output=True, text=True, check=False
-    )
+    command = [*wrk, "-s", str(SCRIPT), target.url, *arguments]
+    done = undisturbed(lambda: subprocess.run(command, capture_output=True, text=True, check=False), stage.say)
     if done.returncode != 0:
         raise Failed(f"wrk failed on {target.url}{target.path}: {done.stderr.strip()}")
     found = json.loads(done.stdout.splitlines()[-1])

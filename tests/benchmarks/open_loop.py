@@ -23,6 +23,7 @@ from redis import Redis
 
 from infra.bench import vegeta
 from serving.keys import claim_key, head_key
+from tests.benchmarks.machine import undisturbed
 from tests.benchmarks.population import PIPELINE, key_of, right
 from tests.benchmarks.result import Result, alone, compared_small
 from tests.benchmarks.stage import Failed, Stage
@@ -53,7 +54,7 @@ def at_5000(stage: Stage) -> Iterator[Result]:
     attack(stage, RATE, WARM_S)
     values = []
     for turn in range(stage.scale.rounds):
-        timed = attack(stage, RATE, stage.scale.seconds)
+        timed = undisturbed(lambda: attack(stage, RATE, stage.scale.seconds), stage.say)
         values.append(timed.p99())
         stage.say(f"round {turn + 1}: p99 {values[-1]:.2f} ms, median {np.median(timed.milliseconds):.2f} ms")
     yield alone("lookup_p99_ms_at_5000", "ms", values)
@@ -64,8 +65,8 @@ def during_publication(stage: Stage) -> Iterator[Result]:
     attack(stage, CALM_RATE, WARM_S)
     busy, idle = [], []
     for turn in range(stage.scale.cold):
-        idle.append(attack(stage, CALM_RATE, stage.scale.seconds).p99())
-        busy.append(_beside_publication(stage))
+        idle.append(undisturbed(lambda: attack(stage, CALM_RATE, stage.scale.seconds), stage.say).p99())
+        busy.append(undisturbed(lambda: _beside_publication(stage), stage.say))
         stage.say(f"round {turn + 1}: p99 idle {idle[-1]:.2f} ms, while publishing {busy[-1]:.2f} ms")
     yield compared_small("lookup_p99_during_publish", "ms", busy, f"idle, {CALM_RATE:,}/s as well", idle)
 
@@ -99,7 +100,8 @@ def finished(stage: Stage, process: subprocess.Popen[bytes], rate: int) -> Timed
 def timed(rows: npt.NDArray[np.int64], rate: int) -> Timed:
     """Return the times of requests (n, 3): number in the schedule, begin in ns since 1970, ns from there to the end."""
     number, began, took = rows[np.argsort(rows[:, 0])].T
-    due = began[0] + number * (1_000_000_000 / rate)
+    offsets = number * (1_000_000_000 / rate)
+    due = (began - offsets).min() + offsets  # the first may be late itself
     return Timed(due / 1e9, (began - due + took) / 1e6)
 
 

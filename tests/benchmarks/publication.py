@@ -10,6 +10,7 @@ from redis import Redis
 from jobs.publication import generation
 from jobs.publication.generation import Generation
 from serving.layout import Layout
+from tests.benchmarks.machine import undisturbed
 from tests.benchmarks.population import PIPELINE
 from tests.benchmarks.result import Result, Skipped, alone, compared, compared_small
 from tests.benchmarks.stage import Stage, redis_url
@@ -27,8 +28,8 @@ def load_and_memory(stage: Stage) -> Iterator[Result]:
         loaded(redis, ours)
         rates, peers = [], []
         for turn in range(stage.scale.rounds):
-            peers.append(rows / loaded(redis, theirs))
-            rates.append(rows / loaded(redis, ours))
+            peers.append(rows / undisturbed(lambda: loaded(redis, theirs), stage.say))
+            rates.append(rows / undisturbed(lambda: loaded(redis, ours), stage.say))
             stage.say(f"round {turn + 1}: redis-cli {peers[-1]:,.0f}, ours {rates[-1]:,.0f} keys/s")
         bytes_, peer_bytes = (taken(redis, load, rows) / rows for load in (ours, theirs))
         redis.flushall()
