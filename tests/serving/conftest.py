@@ -1,4 +1,4 @@
-"""A store over the session's Redis, servers of a test's own, and the lookup service as a real process."""
+"""A store over the module's Redis, servers of a test's own, and the lookup service as a real process."""
 
 import os
 import subprocess
@@ -61,21 +61,36 @@ def process_at(
         stop(process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis for each module: what runs before it in the same process leaves no pipeline of the same name."""
+    port = free_port()
+    with redis_at(port, tmp_path_factory.mktemp("redis"), "--maxmemory-policy", "noeviction"):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="module")
 def store(redis_url: str) -> Iterator[Store]:
     with Store(redis_url) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of three masters with the users of infra/redis, for the whole session."""
+def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with ExitStack() as stack:
         site = Site(tmp_path_factory.mktemp("cluster"), stack)
         yield Cluster(site, site.cluster())
 
 
-@pytest.fixture(scope="session", params=["server", "cluster"])
+@pytest.fixture(scope="module")
+def cluster(session_cluster: Cluster) -> Cluster:
+    """A cluster of three masters with the users of infra/redis; empty at the start of each module."""
+    for node in session_cluster.nodes:
+        node.raw.flushall()
+    return session_cluster
+
+
+@pytest.fixture(scope="module", params=["server", "cluster"])
 def any_place(request: pytest.FixtureRequest) -> Callable[[str], str]:
     """What gives the URL for a user: of one server, which has no users, and of a cluster."""
     named = {"server": "redis_url", "cluster": "cluster"}[request.param]
@@ -83,20 +98,20 @@ def any_place(request: pytest.FixtureRequest) -> Callable[[str], str]:
     return place.url if isinstance(place, Cluster) else lambda _: place
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def any_store(any_place: Callable[[str], str]) -> Iterator[Store]:
     """A store over one server, and one over a cluster, where it signs in as the publisher."""
     with Store(any_place("publisher")) as opened:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service_url(redis_url: str) -> Iterator[str]:
     with service_at(redis_url, "real") as url:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(service_url: str) -> Iterator[Client]:
     with Client(service_url) as opened:
         yield opened
