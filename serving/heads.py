@@ -60,7 +60,7 @@ class Heads:
     async def live(self) -> Live:
         """Return all heads; one that cannot be read is logged and counted, and hides no other.
 
-        Raises `StoreUnavailable` or `StoreRefused` where that is said of all of them.
+        Raises `StoreUnavailable` or `StoreRefused` where there is none to return, and one is away or refused.
         """
         (names,) = await self._link.ask([("SMEMBERS", PIPELINES)])
         pipelines = sorted(name.decode(errors="replace") for name in self._link.accept(names))
@@ -77,7 +77,7 @@ class Heads:
         heads = [plan.head for plan in plans if isinstance(plan, Plan)]
         told = dict(zip(pipelines, map(_refusals, refusals), strict=True))
         headless = [name for name, record in zip(pipelines, records, strict=True) if record is None]
-        if not heads and not headless:
+        if not heads:
             _raise_first(plans)
         return Live(heads, len(plans) - len(heads), told, headless)
 

@@ -94,7 +94,7 @@ class Reader:
 
     def _start(self) -> None:
         questions, self._waiting = self._waiting, []
-        for some in _rounds(questions):
+        for some in _shares(questions):
             task = asyncio.get_running_loop().create_task(self._round(some))
             self._rounds.add(task)
             task.add_done_callback(self._rounds.discard)
@@ -143,7 +143,7 @@ class Reader:
             _tell(question, found)
 
 
-def _rounds(questions: Sequence[Question]) -> Iterator[list[Question]]:
+def _shares(questions: Sequence[Question]) -> Iterator[list[Question]]:
     """Give the questions of each round trip, in their order."""
     some: list[Question] = []
     keys = 0

@@ -1,6 +1,6 @@
 """Why the scores of a date are not live: one short answer a date, beside the head."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
 from typing import Literal
@@ -51,16 +51,14 @@ class RefusalStore:
         if len(dates) > MOST_DATES:
             self.store.ask("HDEL", self.name, *sorted(dates)[:-MOST_DATES])
 
-    def keep(self, dates: Collection[date]) -> None:
-        """Forget what was said of all other dates: they have gone live since, whoever could not say so then."""
-        told: list[bytes] = self.store.ask("HKEYS", self.name)
-        kept = {day.isoformat().encode() for day in dates}
-        if over := [day for day in told if day not in kept]:
-            self.store.ask("HDEL", self.name, *over)
+    def dates(self) -> set[date]:
+        """Return the dates of which something is said."""
+        return set(self.read())
 
-    def clear(self, as_of: date) -> None:
-        """Forget what was said of a date, which has gone live."""
-        self.store.ask("HDEL", self.name, as_of.isoformat())
+    def clear(self, *as_ofs: date) -> None:
+        """Forget what was said of dates, which have gone live."""
+        if as_ofs:
+            self.store.ask("HDEL", self.name, *(as_of.isoformat() for as_of in as_ofs))
 
     def read(self) -> dict[date, Refusal]:
         """Return the refusals by their as_of date, the newest date first."""

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, Row
 
 from serving import errors
 from serving.blocks import Tally, audit, buckets_of, pack_buckets, tally
-from serving.errors import HashCollision, ServingError, StoreRefused
+from serving.errors import HashCollision, ServingError
 from serving.layout import Layout
 from serving.store import BATCH, Store
 from serving.store import batches as in_batches
@@ -23,7 +23,7 @@ from serving.store import batches as in_batches
 ROWS_A_TASK = 1_000_000  # 12 bytes each in the Python worker: what one task holds at once, before and after the shuffle
 EXAMPLES = 5  # buckets that a comparison names
 TALLY = "rows BIGINT, checksum STRING"
-WRITTEN = "collided BOOLEAN, refused STRING"
+WRITTEN = "fault STRING"
 CHUNKS = "task INT, chunk BINARY"
 COMPARISON = "blocks BIGINT, lacking BIGINT, differing BIGINT, examples ARRAY<BIGINT>"
 REPAIRED = "blocks BIGINT"
@@ -70,8 +70,8 @@ class Comparison:
 def write(scores: DataFrame, generation: Generation, rows: int) -> None:
     """Write the blocks of `scores`: `rows` rows of key (string) and score (float).
 
-    What Redis refuses to one task fails no task: Spark would leave the others behind, at work on blocks that the caller
-    removes.
+    What befalls one task is told when all have ended: of a task that failed Spark leaves the others behind, at work on
+    blocks that the caller removes.
 
     Raises:
         HashCollision: two keys have one hash under this salt; nothing is live, another salt will do.
@@ -79,10 +79,9 @@ def write(scores: DataFrame, generation: Generation, rows: int) -> None:
     """
     spread, tasks = _by_task(scores, generation, rows)
     written = _collected(spread.mapInArrow(partial(_write_task, generation, tasks), WRITTEN))
-    for refusal in (row.refused for row in written if row.refused):
-        raise StoreRefused(refusal)
-    if any(row.collided for row in written):
-        raise HashCollision(f"two keys of {generation.pipeline} have one hash under salt {generation.layout.salt}")
+    faults = [_fault(row.fault) for row in written if row.fault]
+    for fault in sorted(faults, key=lambda fault: isinstance(fault, HashCollision)):  # another salt mends no Redis
+        raise fault
 
 
 def compare(scores: DataFrame, generation: Generation, rows: int) -> Comparison:
@@ -134,12 +133,17 @@ def _collected(frame: DataFrame) -> list[Row]:
     try:
         return frame.collect()
     except PythonException as error:
-        found = re.findall(r"serving\.errors\.(\w+): (.+)", str(error))
+        found = re.findall(r"serving\.errors\.(\w+: .+)", str(error))
         if not found:
             raise
-        name, message = found[-1]
+    raise _fault(found[-1])
+
+
+def _fault(told: str) -> ServingError:
+    """Return one of our own errors by its name and message."""
+    name, _, message = told.partition(": ")
     kind: type[ServingError] = getattr(errors, name)
-    raise kind(message)
+    return kind(message)
 
 
 def _chunk_task(layout: Layout, tasks: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -168,16 +172,14 @@ def _write_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordB
     task = _task()
     hashed, scores = _sorted(generation.layout, batches)
     layout, buckets = generation.layout, generation.buckets_of(task, tasks)
-    collided, refused = False, None
+    told = None
     try:
         blocks = pack_buckets(layout, generation.token, buckets, hashed, [scores])
         with Store(generation.redis_url) as store:
             store.write_blocks(generation.pipeline, generation.token, blocks)
-    except HashCollision:
-        collided = True
-    except StoreRefused as refusal:
-        refused = str(refusal)
-    yield pa.RecordBatch.from_pydict({"collided": [collided], "refused": pa.array([refused], pa.string())})
+    except ServingError as fault:
+        told = f"{type(fault).__name__}: {fault}"
+    yield pa.RecordBatch.from_pydict({"fault": pa.array([told], pa.string())})
 
 
 def _compare_task(generation: Generation, tasks: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

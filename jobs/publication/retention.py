@@ -37,8 +37,10 @@ class Retention:
 
     def sweep(self, live: Head, before: Head | None) -> int:
         """Remove what is over now that `live` has taken the place of `before`; return how many generations."""
+        refusals = RefusalStore(self.store, self.pipeline.name)
+        told = refusals.dates()  # before the ledger is read, which hears of a refusal first
         history, now = self.ledger.read(), self.ledger.clock.now()
-        RefusalStore(self.store, self.pipeline.name).keep(history.refused)
+        refusals.clear(*told - history.refused.keys())
         protected = {head.token for head in (live, before) if head is not None}
         old = [one for one in self._over(history, now) if one.token not in protected and self._unlink(one)]
         self.ledger.write((REMOVED, _entry(one, live.run_id)) for one in old)

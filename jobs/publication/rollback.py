@@ -33,20 +33,10 @@ def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> H
             meanwhile.
         ServingError: Redis is away or refuses.
     """
-    standing = Standing.seen(store, ledger, pipeline.name)
-    if standing.live is None:
-        raise RollbackRefused(
-            f"{pipeline.name}: nothing is live to go back from: run `scoreline republish {pipeline.name}`"
-        )
-    if not ledger.is_there:
-        raise RollbackRefused(
-            f"{pipeline.name}: the lake has no {ledger.name}, which says what was live before: correct SCORELINE_LAKE, "
-            f"or publish the date that is wanted, `scoreline publish {pipeline.name} --day D --force REASON`"
-        )
-    before = _left_by_one_cut_off(standing, wish)
-    head = standing.live
+    standing, live = _standing(pipeline.name, store, ledger)
+    before, head = _left_by_one_cut_off(standing, wish), live
     if before is None:
-        before, standing = standing.live, replace(standing, history=ledger.admit(standing.live))
+        before, standing = live, replace(standing, history=ledger.admit(live))
         target = _target(pipeline.name, standing.history, before, wish.to)
         _require_whole(store, target)
         head = standing.apart(target, pipeline.publication)
@@ -68,6 +58,19 @@ def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> H
     with suppress(ServingError):  # it is live and on record: who sees a fault would go back once more
         _tell(RefusalStore(store, pipeline.name), ledger, before, Entry.of(head, note))
     return head
+
+
+def _standing(pipeline: str, store: Store, ledger: Ledger) -> tuple[Standing, Head]:
+    """Return what stands, and the head that is live."""
+    standing = Standing.seen(store, ledger, pipeline)
+    if standing.live is None:
+        raise RollbackRefused(f"{pipeline}: nothing is live to go back from: run `scoreline republish {pipeline}`")
+    if not ledger.is_there:
+        raise RollbackRefused(
+            f"{pipeline}: the lake has no {ledger.name}, which says what was live before: correct SCORELINE_LAKE, "
+            f"or publish the date that is wanted, `scoreline publish {pipeline} --day D --force REASON`"
+        )
+    return standing, standing.live
 
 
 def _left_by_one_cut_off(standing: Standing, wish: Wish) -> Head | None:

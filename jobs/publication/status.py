@@ -55,6 +55,8 @@ class Status:
             yield "live     nothing"
         else:
             yield from _described(standing.live, now)
+            if not standing.history.has(standing.live):
+                yield "         not on record yet: who let it go live is at it, or was cut off and is to be run again"
         if lost is not None:
             yield f"LOST     generation {lost.token} as of {_date(lost)} went live last, and Redis does not have that: "
             yield f"         `scoreline republish {self.name}` brings it back"

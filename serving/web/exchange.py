@@ -50,7 +50,7 @@ class Peer(Protocol):
 
 
 class Exchange:
-    """Reads one request, runs the application, and writes its answer; of who is unknown it reads the head alone."""
+    """Reads one request, runs the application, and writes its answer; where nobody will read a body, its head alone."""
 
     def __init__(self, peer: Peer, app: ASGIApp, service: Service) -> None:
         self.answering = False

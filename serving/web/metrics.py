@@ -54,7 +54,11 @@ class Metrics:
         yield _gauge("scoreline_store_up", "1 where Redis answers, else 0.", int(live is not None))
         yield _counter("scoreline_store_faults", "Requests to Redis that failed.", self._reader.link.faults)
         unreadable = live.unreadable if live else 0
-        yield _gauge("scoreline_unreadable_heads", "Pipelines whose head record cannot be read.", unreadable)
+        yield _gauge(
+            "scoreline_unreadable_heads",
+            "Pipelines whose head record cannot be read, or is not within reach.",
+            unreadable,
+        )
         regressions = self._reader.heads.regressions
         yield _counter("scoreline_head_regressions", "Heads that were brought back to an earlier one.", regressions)
 

@@ -5,13 +5,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
 
 from infra.setup.errors import SetupError
 from tests.benchmarks import closed_loop, feature_store, open_loop, publication, visibility
-from tests.benchmarks.machine import described
+from tests.benchmarks.machine import Neighbours, described
 from tests.benchmarks.result import Result, Skipped, save, table
 from tests.benchmarks.stage import QUICK, Failed, Scale, Stage
 from tests.conftest import ROOT
@@ -71,8 +72,10 @@ def chosen(only: str | None) -> list[tuple[str, ...]]:
 
 def measured(names: tuple[str, ...], stage: Stage) -> list[Result]:
     """Return the results, or that there are none, and why."""
+    stage.neighbours = Neighbours()
     try:
-        return list(BENCHMARKS[names](stage))
+        found = list(BENCHMARKS[names](stage))
+        return [replace(result, note=result.note + stage.neighbours.note) for result in found]
     except (Skipped, SetupError) as reason:
         return [Result(name, None, "", note=f"skipped: {reason}") for name in names]
     except Failed as fault:

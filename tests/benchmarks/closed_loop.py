@@ -12,7 +12,6 @@ import httpx
 from redis import Redis
 
 from infra.bench import debian
-from tests.benchmarks.machine import undisturbed
 from tests.benchmarks.population import PIPELINE, key_of, right
 from tests.benchmarks.publication import mass_insertion
 from tests.benchmarks.result import Result, alone, compared
@@ -74,7 +73,8 @@ def batches(stage: Stage) -> Iterator[Result]:
     requests_a_second(stage, target, WARM_S)
     rates = []
     for turn in range(stage.scale.rounds):
-        rates.append(KEYS_A_BATCH * requests_a_second(stage, target, stage.scale.seconds))
+        rate = stage.apart(lambda: requests_a_second(stage, target, stage.scale.seconds))
+        rates.append(KEYS_A_BATCH * rate)
         stage.say(f"round {turn + 1}: {rates[-1]:,.0f} keys/s")
     yield alone("batch_lookup_keys_per_s", "keys/s", rates)
 
@@ -85,8 +85,11 @@ def alternating(stage: Stage, ours: Target, theirs: Target, peer: str) -> tuple[
         requests_a_second(stage, target, WARM_S)
     rates, others = [], []
     for turn in range(stage.scale.rounds):
-        others.append(requests_a_second(stage, theirs, stage.scale.seconds))
-        rates.append(requests_a_second(stage, ours, stage.scale.seconds))
+        other, rate = stage.apart(
+            lambda: [requests_a_second(stage, target, stage.scale.seconds) for target in (theirs, ours)]
+        )
+        others.append(other)
+        rates.append(rate)
         stage.say(f"round {turn + 1}: {peer} {others[-1]:,.0f}, ours {rates[-1]:,.0f} requests/s")
     return rates, peer, others
 
@@ -97,7 +100,7 @@ def requests_a_second(stage: Stage, target: Target, seconds: int) -> float:
     wrk += ["-H", f"X-API-Key: {target.api_key}"] if target.api_key else []
     arguments = ["--", str(target.rows), str(target.share), target.kind, target.path]
     command = [*wrk, "-s", str(SCRIPT), target.url, *arguments]
-    done = undisturbed(lambda: subprocess.run(command, capture_output=True, text=True, check=False), stage.say)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"wrk failed on {target.url}{target.path}: {done.stderr.strip()}")
     found = json.loads(done.stdout.splitlines()[-1])

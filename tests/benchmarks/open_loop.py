@@ -23,7 +23,6 @@ from redis import Redis
 
 from infra.bench import vegeta
 from serving.keys import claim_key, head_key
-from tests.benchmarks.machine import undisturbed
 from tests.benchmarks.population import PIPELINE, key_of, right
 from tests.benchmarks.result import Result, alone, compared_small
 from tests.benchmarks.stage import Failed, Stage
@@ -54,7 +53,7 @@ def at_5000(stage: Stage) -> Iterator[Result]:
     attack(stage, RATE, WARM_S)
     values = []
     for turn in range(stage.scale.rounds):
-        timed = undisturbed(lambda: attack(stage, RATE, stage.scale.seconds), stage.say)
+        timed = stage.apart(lambda: attack(stage, RATE, stage.scale.seconds))
         values.append(timed.p99())
         stage.say(f"round {turn + 1}: p99 {values[-1]:.2f} ms, median {np.median(timed.milliseconds):.2f} ms")
     yield alone("lookup_p99_ms_at_5000", "ms", values)
@@ -65,8 +64,11 @@ def during_publication(stage: Stage) -> Iterator[Result]:
     attack(stage, CALM_RATE, WARM_S)
     busy, idle = [], []
     for turn in range(stage.scale.cold):
-        idle.append(undisturbed(lambda: attack(stage, CALM_RATE, stage.scale.seconds), stage.say).p99())
-        busy.append(undisturbed(lambda: _beside_publication(stage), stage.say))
+        calm, beside = stage.apart(
+            lambda: (attack(stage, CALM_RATE, stage.scale.seconds).p99(), _beside_publication(stage))
+        )
+        idle.append(calm)
+        busy.append(beside)
         stage.say(f"round {turn + 1}: p99 idle {idle[-1]:.2f} ms, while publishing {busy[-1]:.2f} ms")
     yield compared_small("lookup_p99_during_publish", "ms", busy, f"idle, {CALM_RATE:,}/s as well", idle)
 

@@ -10,7 +10,6 @@ from redis import Redis
 from jobs.publication import generation
 from jobs.publication.generation import Generation
 from serving.layout import Layout
-from tests.benchmarks.machine import undisturbed
 from tests.benchmarks.population import PIPELINE
 from tests.benchmarks.result import Result, Skipped, alone, compared, compared_small
 from tests.benchmarks.stage import Stage, redis_url
@@ -28,8 +27,9 @@ def load_and_memory(stage: Stage) -> Iterator[Result]:
         loaded(redis, ours)
         rates, peers = [], []
         for turn in range(stage.scale.rounds):
-            peers.append(rows / undisturbed(lambda: loaded(redis, theirs), stage.say))
-            rates.append(rows / undisturbed(lambda: loaded(redis, ours), stage.say))
+            other, own = stage.apart(lambda: [loaded(redis, load) for load in (theirs, ours)])
+            peers.append(rows / other)
+            rates.append(rows / own)
             stage.say(f"round {turn + 1}: redis-cli {peers[-1]:,.0f}, ours {rates[-1]:,.0f} keys/s")
         bytes_, peer_bytes = (taken(redis, load, rows) / rows for load in (ours, theirs))
         redis.flushall()
@@ -41,11 +41,16 @@ def cold(stage: Stage) -> Iterator[Result]:
     """Seconds of the whole task in a process of its own: Java's start, blocks, reading back, swap, ledger."""
     port, seconds = stage.live_redis, []
     for turn in range(stage.scale.cold):
-        start = time.monotonic()
-        stage.finish("publish", stage.publishing(port))
-        seconds.append(time.monotonic() - start)
+        seconds.append(stage.apart(lambda: published(stage, port)))
         stage.say(f"round {turn + 1}: {seconds[-1]:.1f} s")
     yield alone("publish_cold_verified_s", "s", seconds)
+
+
+def published(stage: Stage, port: int) -> float:
+    """Publish the whole population, and return the seconds that it took."""
+    start = time.monotonic()
+    stage.finish("publish", stage.publishing(port))
+    return time.monotonic() - start
 
 
 def publication(stage: Stage, port: int) -> Callable[[], None]:

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 from pyspark.sql import SparkSession
 
 from jobs.session import spark_session
 from serving.apikeys import new_key
+from tests.benchmarks.machine import Neighbours
 from tests.benchmarks.population import DAY, PIPELINE, Population
 from tests.conftest import ROOT, await_port, free_port, redis_binary
+
+T = TypeVar("T")
 
 START_S = 120
 STOP_S = 15
@@ -54,6 +57,7 @@ class Stage:
         self.folder, self.scale, self.say = folder, scale, say
         self.population = Population(folder / f"population-{scale.rows}", scale.rows)
         self.api_key, self._key_line = new_key("benchmark", [PIPELINE])
+        self.neighbours = Neighbours()
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -61,6 +65,10 @@ class Stage:
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
         self._open.close()
+
+    def apart(self, measure: Callable[[], T]) -> T:
+        """Return what a round measured while other guests of the host left us the cores, if they ever do."""
+        return self.neighbours.apart(measure, self.say)
 
     @cached_property
     def spark(self) -> SparkSession:

@@ -222,7 +222,7 @@ def test_keys_with_one_hash_get_another_salt(
 @pytest.mark.parametrize(
     ("place", "fault"),
     [
-        ((RefusalStore, "keep"), StoreUnavailable("Redis went away")),
+        ((RefusalStore, "dates"), StoreUnavailable("Redis went away")),
         ((Ledger, "compact"), OSError("the lake went away")),
     ],
 )

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, date, datetime, time
 
 import pytest
 from deltalake import DeltaTable
 
 from jobs.errors import RollbackRefused
-from jobs.publication.ledger import GRACE, LIVE, Entry
+from jobs.publication.ledger import GRACE, HISTORY, LIVE, NO_GENERATION, Entry, History, Ledger
 from jobs.publication.retention import Retention
 from jobs.publication.rollback import Wish, roll_back
 from serving.head import Head, Overlay
 from serving.overlay import Fresh, OverlayStore
+from serving.refusals import Refusal, RefusalStore
 from serving.store import Store
 from tests.jobs.sites import NAME, Site
 from tests.serving.publishing import DAY
@@ -104,6 +106,31 @@ def test_what_is_gone_back_to_while_it_is_removed_never_goes_live(site: Site, mo
     assert one.after(9 * LATER).retention.sweep(heads[2], heads[1]) == 1
     assert one.store.record(NAME) == live
     assert (one.there(), removed(one)) == ([2, 3], [1])
+
+
+def test_refusals_of_dates_that_are_live_go_and_one_that_comes_meanwhile_stays(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backfill's day is history only while the sweep is at it."""
+    head = site.publish(2)
+    dates = [date(1998, 6, day) for day in (1, 4, 9)]  # the second is the live one
+    refusals, real = RefusalStore(site.store, NAME), Ledger.read
+
+    def refuse(day: date) -> None:
+        entry = replace(Entry.of(head), as_of=datetime.combine(day, time(), UTC), token=NO_GENERATION, note="older")
+        site.ledger.write([(HISTORY, entry)])
+        refusals.put(day, Refusal(HISTORY, "older", 0))
+
+    def late(ledger: Ledger) -> History:
+        found = real(ledger)
+        refuse(dates[2])
+        return found
+
+    refuse(dates[0])
+    refusals.put(dates[1], Refusal(HISTORY, "it could not be forgotten when it went live", 0))
+    monkeypatch.setattr(Ledger, "read", late)
+    site.retention.sweep(head, None)
+    assert refusals.dates() == {dates[0], dates[2]}
 
 
 def fresh(store: Store, head: Head, *after: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 from jobs.errors import RollbackRefused
 from jobs.publication.ledger import LIVE, REMOVED, Entry, Ledger
 from jobs.publication.rollback import Wish, roll_back
+from jobs.publication.status import Status
 from serving.errors import StoreUnavailable
 from serving.head import Head, Overlay
 from serving.keys import block_key
@@ -176,7 +177,10 @@ def test_one_that_cannot_see_whether_all_is_there_is_ended_and_goes_no_further(
         patched.setattr(Store, "replace", last_word)
         with pytest.raises(StoreUnavailable):
             back(site)
+    status = Status(site.pipeline, site.store, site.ledger)
+    assert any("not on record yet" in line for line in status.lines())
     assert back(site) == (2, 2)
+    assert not any("not on record yet" in line for line in status.lines())
     assert [turn.token for turn in site.ledger.read().turns] == [1, 2, 3, 2]
 
 

@@ -22,8 +22,8 @@ from serving.errors import (
 )
 from serving.head import Overlay
 from serving.keys import block_key, overlay_key
-from serving.question import Found
-from serving.reader import Reader
+from serving.question import Found, Question
+from serving.reader import ROUND_KEYS, Reader
 from serving.store import Store
 from serving.wire.link import ServerLink
 from serving.wire.route import Command, Reply
@@ -159,6 +159,27 @@ def test_a_generation_that_goes_in_between_is_answered_from_the_next(store: Stor
         store.remove_generation("overtaken", 1, range(first.layout.buckets))
 
     assert look_up(Overtaken(redis_url, publish_next), "overtaken") == (2, [(0.75,)])
+
+
+def test_lookups_of_one_tick_share_a_round_trip_unless_they_have_many_keys(store: Store, redis_url: str) -> None:
+    publish(store, "shared", 1, {"a": 0.5})
+
+    async def trips(lookups: int, keys: int) -> int:
+        link = Overtaken(redis_url, lambda: None)
+        reader = Reader(link, link.url)
+        answers: asyncio.Queue[object] = asyncio.Queue()
+        try:
+            plan = await reader.heads.resolve("shared")
+            for _ in range(lookups):
+                reader.ask(Question(plan, [f"k{n}" for n in range(keys)], lambda _, found: answers.put_nowait(found)))
+            for _ in range(lookups):
+                await answers.get()
+        finally:
+            await reader.close()
+        return len(link.asked)
+
+    many = ROUND_KEYS // 2 + 1
+    assert [asyncio.run(trips(30, 1)), asyncio.run(trips(4, many)), asyncio.run(trips(1, 2 * many))] == [1, 2, 1]
 
 
 class Late(ServerLink):

@@ -25,7 +25,11 @@ def test_the_last_answer_of_each_date_stays_until_it_goes_live(store: Store) -> 
     refusals.put(JUNE_2, BREACH)
     assert list(refusals.read().items()) == [(JUNE_2 + timedelta(1), OLDER), (JUNE_2, BREACH)]
     refusals.clear(JUNE_2)
-    assert refusals.read().keys() == {JUNE_2 + timedelta(1)}
+    assert refusals.dates() == {JUNE_2 + timedelta(1)}
+    refusals.clear()
+    assert refusals.dates() == {JUNE_2 + timedelta(1)}
+    refusals.clear(JUNE_2, JUNE_2 + timedelta(1))
+    assert refusals.dates() == set()
 
 
 def test_the_oldest_dates_are_dropped_in_whatever_order_they_came(store: Store) -> None:
@@ -34,16 +38,6 @@ def test_the_oldest_dates_are_dropped_in_whatever_order_they_came(store: Store) 
     for day in reversed(dates):
         refusals.put(day, OLDER)
     assert list(refusals.read()) == sorted(dates, reverse=True)[:MOST_DATES]
-
-
-def test_dates_that_went_live_behind_its_back_are_forgotten(store: Store) -> None:
-    refusals = RefusalStore(store, "refused-in-vain")
-    for days in range(3):
-        refusals.put(JUNE_2 + timedelta(days), OLDER)
-    refusals.keep([JUNE_2, JUNE_2 + timedelta(2), JUNE_2 + timedelta(7)])
-    assert refusals.read().keys() == {JUNE_2, JUNE_2 + timedelta(2)}
-    refusals.keep([])
-    assert refusals.read() == {}
 
 
 def test_what_another_version_wrote_hides_no_other(store: Store) -> None:
