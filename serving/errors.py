@@ -51,6 +51,10 @@ class HeadUnreadable(ServingError):
     """A head record of another format, or a damaged one."""
 
 
+class HeadLost(ServingError):
+    """A pipeline was live and Redis has no head of it any more: it was emptied, or came back without its data."""
+
+
 class StoreUnavailable(ServingError):
     """Redis does not answer; trying again may help."""
 

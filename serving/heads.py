@@ -8,7 +8,7 @@ from itertools import count
 
 from redis.exceptions import RedisError
 
-from serving.errors import HeadUnreadable, ServingError, UnknownPipeline
+from serving.errors import HeadLost, HeadUnreadable, ServingError, UnknownPipeline
 from serving.head import Head, parse_head
 from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key
 from serving.question import Plan
@@ -46,7 +46,7 @@ class Heads:
         self._heard: dict[str, int] = {}  # by pipeline with a head, the latest ask that was answered
 
     async def resolve(self, pipeline: str) -> Plan:
-        """Return the plan of the live generation, or raise `UnknownPipeline` or `HeadUnreadable`."""
+        """Return the plan of the live generation, or raise as `current` does."""
         if not re.fullmatch(PIPELINE_NAME, pipeline):
             raise UnknownPipeline(f"{pipeline[:128]!r} is no name of a pipeline: see /v1/pipelines")
         asked = self.number()
@@ -93,13 +93,15 @@ class Heads:
         """Return the plan of a record that was just read, the one that is kept where the head has not changed.
 
         What was asked for before another record that has come already says nothing of what is live now: it is not kept.
-        Raises `UnknownPipeline` where there is none, and `HeadUnreadable`.
+        Raises `UnknownPipeline` where there never was one, `HeadLost` where there was, and `HeadUnreadable`.
         """
         told = self._link.accept(record)
         late = self._is_late(pipeline, asked)
         if told is None:
             if not late:
                 self.plans.pop(pipeline, None)
+            if pipeline in self._last:
+                raise HeadLost(f"Redis has lost what was live of {pipeline}: `scoreline republish` brings it back")
             raise UnknownPipeline(f"no generation of pipeline {pipeline} is live: see /v1/pipelines, or publish one")
         plan = self.plans.get(pipeline)
         if plan is None or plan.record != record:

@@ -90,13 +90,13 @@ class Layout:
     def count(self, block: bytes, token: int) -> int:
         """Return how many keys a block holds, or raise `BlockCorrupt` where it is not one of generation `token`."""
         if len(block) < HEADER.size:
-            raise BlockCorrupt(f"a block of generation {token} has {len(block)} bytes: publish it again")
+            raise BlockCorrupt(f"a block of generation {token} has {len(block)} bytes: `verify --repair` mends it")
         written, count, low = HEADER.unpack_from(block)
         expected = HEADER.size + count * self.width
         if (written, low, len(block)) != (self.format, token & 0xFFFFFFFF, expected):
             raise BlockCorrupt(
                 f"a block of generation {token} has format {written}, token {low} and {len(block)} bytes, "
-                f"{expected} by its count: publish the generation again"
+                f"{expected} by its count: `verify --repair` mends it"
             )
         return int(count)
 

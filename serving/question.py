@@ -93,9 +93,10 @@ class Question:
             try:
                 return self.plan.find(block, hashed)
             except BlockCorrupt as fault:
-                return fault
+                return BlockCorrupt(f"{head.pipeline}: bucket {head.layout.bucket_of(hashed)}: {fault}")
         bucket = head.layout.bucket_of(hashed)
-        torn = TornGeneration(f"{head.pipeline}: generation {head.token} lacks bucket {bucket}: publish it again")
+        place = f"{head.pipeline}: generation {head.token} lacks bucket {bucket}"
+        torn = TornGeneration(f"{place}: `scoreline verify --repair` mends it")
         if self.torn:
             return torn
         raise torn
@@ -107,5 +108,5 @@ class Question:
         try:
             as_of, row = self.plan.codec.unpack(entry)
         except BlockCorrupt as fault:
-            return fault
+            return BlockCorrupt(f"{self.plan.head.pipeline}: {fault}")
         return Fresher(as_of, row) if as_of > self.plan.head.as_of else found

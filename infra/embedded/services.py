@@ -52,9 +52,9 @@ def airflow(ports: Ports) -> list[Service]:
 
 
 def redis_command(ports: Ports) -> tuple[str | Path, ...]:
-    """Return Redis's command: nothing is ever evicted, and what is published survives a restart."""
+    """Return Redis's command: nothing is ever evicted, and a killed one loses a second of writes at most."""
     where = ("--port", str(ports.redis), "--bind", LOOPBACK, "--dir", VAR / "redis")
-    return (SETUP / "bin/redis-server", *where, "--maxmemory-policy", "noeviction", "--save", "300 1")
+    return (SETUP / "bin/redis-server", *where, "--maxmemory-policy", "noeviction", "--save", "", "--appendonly", "yes")
 
 
 def mlflow_command(ports: Ports) -> tuple[str | Path, ...]:

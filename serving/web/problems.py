@@ -13,6 +13,7 @@ from serving.answers import Problem
 from serving.errors import (
     AnswerTooOld,
     CallerUnknown,
+    HeadLost,
     HeadUnreadable,
     KeyRefused,
     LayoutError,
@@ -69,6 +70,7 @@ KINDS: dict[type[ServingError], tuple[int, str, str]] = {
     StoreUnavailable: (503, "store-unavailable", "The store of scores does not answer"),
     TornGeneration: (503, "torn-generation", "The live generation is not complete"),
     LayoutError: (503, "corrupt-block", "A block of the live generation is damaged"),
+    HeadLost: (503, "lost-head", "The store of scores has lost the live generation"),
     HeadUnreadable: (503, "unreadable-head", "The record of the live generation cannot be read"),
     StoreRefused: (503, "store-refused", "The store of scores refuses the request"),
     Unforeseen: (500, *STATUSES[500]),

@@ -143,15 +143,16 @@ def test_a_shell_gets_paths_with_spaces_and_quotes_whole(tmp_path: Path) -> None
     assert shown.stdout == f"{root}/conf|{root}/var/bin"
 
 
-def test_the_python_asked_for_is_the_one_that_runs() -> None:
+def test_the_python_asked_for_is_the_one_that_runs_and_none_of_a_virtual_environment() -> None:
+    """Ours is one: set-up would take itself for the Python that it is made from, in a shell that uses it."""
     finder = ROOT / "infra/setup/find-python"
 
     shown = subprocess.run(
-        [finder, "-c", "import sys; print(sys.version_info[:2])"],
+        [finder, "-c", "import sys; print(sys.version_info[:2], sys.prefix == sys.base_prefix)"],
         env={"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert shown.stdout.strip() == str(sys.version_info[:2])
+    assert shown.stdout.strip() == f"{sys.version_info[:2]} True"

@@ -103,7 +103,7 @@ def test_the_bytes_of_a_block_are_those_of_the_page_that_documents_them() -> Non
     ids=["empty", "short", "format", "token", "length"],
 )
 def test_a_block_of_another_format_token_or_length_is_refused(block: bytes) -> None:
-    with pytest.raises(BlockCorrupt, match="publish"):
+    with pytest.raises(BlockCorrupt, match="verify --repair"):
         Layout(buckets=1).finder(5)(block, 1)
 
 

@@ -13,6 +13,7 @@ import redis
 
 from serving.errors import (
     BlockCorrupt,
+    HeadLost,
     KeyRefused,
     StoreRefused,
     StoreUnavailable,
@@ -91,7 +92,7 @@ def test_a_missing_block_is_torn_once_the_head_says_so_again(store: Store, redis
         raw.delete(block_key("torn", 1, 0))
     _, (fault,) = read(redis_url, lambda reader: reader.lookup("torn", ["a"]))
     assert isinstance(fault, TornGeneration)
-    assert str(fault) == "torn: generation 1 lacks bucket 0: publish it again"
+    assert str(fault) == "torn: generation 1 lacks bucket 0: `scoreline verify --repair` mends it"
 
 
 def test_a_fault_is_told_of_the_keys_that_it_is_about(any_store: Store) -> None:
@@ -312,7 +313,7 @@ def test_a_reader_outlives_a_redis_that_stops_and_comes_back_empty(servers: Exit
             with pytest.raises(StoreUnavailable, match=rf"^(?!.*secret).*127\.0\.0\.1:{port}"):
                 await reader.lookup("outlived", ["a"])
             servers.enter_context(redis_at(port, tmp_path, *user))
-            with pytest.raises(UnknownPipeline):
+            with pytest.raises(HeadLost, match="outlived: `scoreline republish`"):
                 await reader.lookup("outlived", ["a"])
             await asyncio.to_thread(publish, store, "outlived", 2, {"a": 0.75})
             assert (await reader.lookup("outlived", ["a"]))[1] == [(0.75,)]
