@@ -70,8 +70,9 @@ def test_scores_go_live_and_back_and_are_lost_and_come_back(project: Project, tm
 
         for node in cluster.nodes:
             node.raw.flushall()
-        with pytest.raises(ServiceError, match="no generation of pipeline purchase_propensity is live"):
+        with pytest.raises(ServiceError) as lost:
             client.score(NAME, "k1")
+        assert lost.value.code == "lost-head"
         assert scoreline(project, url, "republish") == f"{NAME}: live: the scores as of 1998-06-02"
         assert told(client) == (2, True)
         head = store.head(NAME)
