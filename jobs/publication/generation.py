@@ -80,8 +80,8 @@ def write(scores: DataFrame, generation: Generation, rows: int) -> None:
     spread, tasks = _by_task(scores, generation, rows)
     written = _collected(spread.mapInArrow(partial(_write_task, generation, tasks), WRITTEN))
     faults = [_fault(row.fault) for row in written if row.fault]
-    for fault in sorted(faults, key=lambda fault: isinstance(fault, HashCollision)):  # another salt mends no Redis
-        raise fault
+    if faults:
+        raise min(faults, key=lambda fault: isinstance(fault, HashCollision))  # another salt mends no Redis
 
 
 def compare(scores: DataFrame, generation: Generation, rows: int) -> Comparison:

@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
 from types import TracebackType
@@ -62,7 +63,7 @@ def _one(found: list[float], what: str) -> float:
     return found[0]
 
 
-class Watch(threading.Thread):
+class Watch(threading.Thread, ABC):
     """A thread that watches while it is entered; what ended it too early is raised on leaving."""
 
     def __init__(self) -> None:
@@ -88,8 +89,9 @@ class Watch(threading.Thread):
         except (OSError, ValueError, http.client.HTTPException, RedisError) as fault:
             self.fault = f"{type(self).__name__}: {fault!r}"
 
+    @abstractmethod
     def watch(self) -> None:
-        raise NotImplementedError
+        """Look until `ended` is set; what is raised ends the watch too early."""
 
 
 class Commits(Watch):

@@ -26,12 +26,11 @@ from serving.head import parse_head
 from serving.keys import block_key
 from serving.refusals import RefusalStore
 from serving.store import Store
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT, free_port, redis_at
 from tests.jobs.populations import DAY, NAME, numbered, put
 from tests.jobs.publisher import BEFORE, STEPS
 from tests.jobs.stage import Stage
 from tests.project import Project
-from tests.serving.conftest import redis_at
 from tests.serving.publishing import raw
 
 ROWS, MANY = 5000, 60_000

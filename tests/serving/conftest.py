@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import IO
 
 import pytest
@@ -13,24 +12,12 @@ from hypothesis import settings
 
 from serving.client import Client
 from serving.store import Store
-from tests.conftest import ROOT, await_port, free_port, redis_binary, stop
+from tests.conftest import ROOT, await_port, free_port, redis_at, stop
 from tests.serving.topologies import Cluster, Site
 
 # What a property test asserts is never how fast this machine is just now.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-
-
-@contextmanager
-def redis_at(port: int, folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a Redis on `port` until the block ends; safe to stop before."""
-    command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        await_port(port)
-        yield process
-    finally:
-        stop(process)
 
 
 @contextmanager

@@ -26,8 +26,7 @@ from serving.reader import Reader
 from serving.settings import Settings, settings
 from serving.store import Store
 from serving.wire.target import Tls, address, target_of
-from tests.conftest import free_port
-from tests.serving.conftest import redis_at
+from tests.conftest import free_port, redis_at
 from tests.serving.topologies import MASTERS, SLOTS, Site
 
 BAD = [

@@ -22,8 +22,8 @@ from serving.store import Store
 from serving.web.problems import _document
 from serving.web.service import Service, create
 from serving.web.template import Template
-from tests.conftest import free_port
-from tests.serving.conftest import redis_at, service_at
+from tests.conftest import free_port, redis_at
+from tests.serving.conftest import service_at
 from tests.serving.inside import served
 from tests.serving.publishing import publish
 from tests.serving.raw import RawClient, get, post

@@ -15,8 +15,7 @@ from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 from serving.errors import StoreRefused, StoreUnavailable
 from serving.wire.link import ServerLink, _fault
 from serving.wire.target import Place, target_of
-from tests.conftest import free_port
-from tests.serving.conftest import redis_at
+from tests.conftest import free_port, redis_at
 
 T = TypeVar("T")
 

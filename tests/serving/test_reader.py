@@ -29,8 +29,7 @@ from serving.store import Store
 from serving.wire.link import ServerLink
 from serving.wire.route import Command, Reply
 from serving.wire.target import target_of
-from tests.conftest import free_port, stop
-from tests.serving.conftest import redis_at
+from tests.conftest import free_port, redis_at, stop
 from tests.serving.publishing import head_for, publish, write
 
 T = TypeVar("T")

@@ -24,8 +24,8 @@ from serving.errors import ServiceError
 from serving.layout import Layout
 from serving.refusals import Refusal, RefusalStore
 from serving.store import Store
-from tests.conftest import ROOT, free_port, stop
-from tests.serving.conftest import redis_at, service_at
+from tests.conftest import ROOT, free_port, redis_at, stop
+from tests.serving.conftest import service_at
 from tests.serving.publishing import JUNE_2, head_for, publish
 
 HARD_KEYS = [

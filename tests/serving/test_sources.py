@@ -20,8 +20,8 @@ from serving.layout import Layout
 from serving.overlay import Fresh, OverlayStore
 from serving.refusals import Refusal, RefusalStore
 from serving.store import Store
-from tests.conftest import free_port
-from tests.serving.conftest import redis_at, service_at
+from tests.conftest import free_port, redis_at
+from tests.serving.conftest import service_at
 from tests.serving.publishing import DAY, JUNE_2, arrays, head_for, publish, write
 
 SCORES = {"a": 0.5, "b": 0.25}

@@ -11,8 +11,7 @@ from serving.errors import EvictionRefused, GenerationLive, StoreRefused, TornGe
 from serving.head import Head
 from serving.keys import block_key, head_key
 from serving.store import BATCH, Store
-from tests.conftest import free_port, stop
-from tests.serving.conftest import redis_at
+from tests.conftest import free_port, redis_at, stop
 from tests.serving.publishing import head_for, publish, raw, write
 
 SCORES = {f"k{number}": number / 100 for number in range(100)}
