@@ -35,6 +35,16 @@ def features(events: DataFrame, spine: DataFrame, dimensions: Mapping[str, DataF
     return with_spine(_run(sql, {"events": events, "spine": spine, **dimensions}), "features.sql")
 
 
+def counted_once(events: DataFrame, key: str) -> DataFrame:
+    """Return each event once, by the entity key `key` and event_id: the row that arrived first.
+
+    What was seen live comes again in the day's file, and a sender that is not sure sends again.
+    """
+    rest = [name for name in events.columns if name not in (key, "event_id", "arrived_at")]
+    first = Window.partitionBy(key, "event_id").orderBy("arrived_at", *rest)
+    return events.withColumn("n", F.row_number().over(first)).where("n = 1").drop("n")
+
+
 def labels(events: DataFrame, spine: DataFrame, sql: str, horizon_days: int) -> DataFrame:
     """Return key, as_of and label (an integer, 0 or 1); the label looks `horizon_days` ahead.
 

@@ -18,7 +18,7 @@ from jobs.quality import Measure, count
 from jobs.run import Run, Staging
 from jobs.spec import Source
 from jobs.staging import read_rows, staged
-from jobs.tables import Table, dimension_table, events_table, quarantine_table
+from jobs.tables import APPENDS, Table, dimension_table, events_table, quarantine_table
 
 LOG = logging.getLogger(__name__)
 TRIES = 20
@@ -63,8 +63,8 @@ class Target:
 
     def fences(self) -> tuple[Fence, Fence]:
         """Return the right to write next, to the quarantine and to the table."""
-        lake, app = self.run.lake, f"ingest/{self.name}"
-        return lake.fence(self.quarantine.name, app), lake.fence(self.table.name, app)
+        lake = self.run.lake
+        return lake.fence(self.quarantine.name, f"ingest/{self.name}"), lake.fence(self.table.name, APPENDS)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _append_once(target: Target, audited: Audited, files: list[LandingFile], fen
         known = [row.file_digest for row in before.select("file_digest").distinct().collect()]
         new = audited.rejected.where(~F.col("file_digest").isin(known))
         lake.append(_for_quarantine(new, target), target.quarantine.name, fences[0])
-    lake.append(audited.accepted.select(*table.names), table.name, fences[1])
+    lake.deliver(audited.accepted, table, fences[1])
 
 
 def _not_yet_ingested(target: Target, files: list[LandingFile]) -> list[LandingFile]:

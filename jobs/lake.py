@@ -10,11 +10,12 @@ from typing import Any
 from delta import exceptions as delta_exceptions
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from jobs.errors import DataFault, Fenced
 from jobs.filesystem import FileSystem
-from jobs.tables import Table
+from jobs.tables import APPENDS, VERSION, Table
 
 LONGEST_COMMIT_INFO = 2**20  # bytes
 # They have no base of their own in Python, though they have one in Scala.
@@ -83,20 +84,24 @@ class Lake:
         return self.spark.read.format("delta").load(self.path(name))
 
     def read_at(self, name: str, version: int) -> DataFrame:
-        """Return the rows that an append-only table had at `version`.
+        """Return the rows that a table of deliveries had after its append number `version`, as `appended` gave it.
 
-        It selects rows by the commit that added them (row tracking) and not an old Delta version, so that compaction
-        and vacuum change nothing.
+        It selects rows by the append that brought them and not an old Delta version, so that compaction and vacuum
+        change nothing.
         """
-        return self.read(name).where(f"_metadata.row_commit_version <= {version}")
+        return self.read(name).where(F.col(VERSION) <= version).drop(VERSION)
 
     def read_version(self, name: str, version: int) -> DataFrame:
         """Return a table as it stood at `version`: the same rows at each action, whoever writes meanwhile."""
         return self.spark.read.format("delta").option("versionAsOf", version).load(self.path(name))
 
     def version(self, name: str) -> int:
-        """Return the newest version of a table."""
+        """Return the newest Delta version of a table."""
         return int(self._snapshot(name).version())
+
+    def appended(self, name: str) -> int:
+        """Return the number of the last append to a table of deliveries; -1 before the first."""
+        return self.fence(name, APPENDS).version - 1
 
     def fence(self, name: str, app_id: str) -> Fence:
         """Return the right to be the next to write as `app_id`; of two that hold the same, one alone can commit."""
@@ -118,6 +123,14 @@ class Lake:
             Fenced: somebody else used this fence first; nothing was written.
         """
         self._commit(frame.write.format("delta").mode("append"), name, fence)
+
+    def deliver(self, frame: DataFrame, table: Table, fence: Fence) -> None:
+        """Append `frame` to a table of deliveries as the holder of `fence`, which is one of `APPENDS`.
+
+        Raises:
+            Fenced: somebody else appended first; nothing was written.
+        """
+        self.append(frame.withColumn(VERSION, F.lit(fence.version).cast("bigint")).select(*table.names), table.name, fence)
 
     def replace(self, frame: DataFrame, name: str, where: str, fence: Fence) -> None:
         """Replace the rows that match `where`, and no other, as the holder of `fence`.

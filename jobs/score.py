@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import DataFault, FrameFault
-from jobs.features import features, population, with_validity
+from jobs.features import counted_once, features, population, with_validity
 from jobs.lake import Fence
 from jobs.quality import Measure, count
 from jobs.registry import VerifiedArtefact, fetch
@@ -114,7 +114,7 @@ def _pinned(run: Run, artefact: VerifiedArtefact) -> Pinned:
     missing = [table for table in tables if not run.lake.has(table)]
     if missing:
         raise DataFault(f"there is no {missing[0]} yet; run `scoreline ingest {run.pipeline.name}` first")
-    versions = {table: run.lake.version(table) for table in tables}
+    versions = {table: run.lake.appended(table) for table in tables}
     if done is not None:
         before = {_dimension(name): number for name, number in (done.dimension_versions or {}).items()}
         versions |= {_events(run): done.events_version, **before}
@@ -125,14 +125,15 @@ def _pinned(run: Run, artefact: VerifiedArtefact) -> Pinned:
 def _staged(run: Run, pinned: Pinned, staging: Staging) -> Result:
     lake, model = run.lake, pinned.artefact
     read = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
+    events = counted_once(read[_events(run)], run.pipeline.entity_key)
     dimensions = {
         each: with_validity(read[_dimension(each)], run.pipeline.entity_key) for each in run.pipeline.dimensions
     }
     sql = {kind: pipeline_sql(run.settings, run.pipeline, kind) for kind in ("population", "features")}
     with naming(sql["population"].path):
-        spine = staging.write(population(read[_events(run)], [run.as_of], sql["population"].text), "spine")
+        spine = staging.write(population(events, [run.as_of], sql["population"].text), "spine")
     with naming(sql["features"].path):
-        planned = features(read[_events(run)], spine, dimensions, sql["features"].text)
+        planned = features(events, spine, dimensions, sql["features"].text)
         require_features(planned, model.version.features)
         seen = staging.write(planned, "features")
     rows = _matched(spine, seen)

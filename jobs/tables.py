@@ -6,8 +6,9 @@ from pyspark.sql.types import StructType
 
 from jobs.spec import Source
 
-# Rows know the commit that added them: "as it stood" is a filter. A writer feature, so that any reader still reads.
-ROW_TRACKING = {"delta.enableRowTracking": "true"}
+# Whoever appends to a table of what was delivered does so under this application id, which gives each append a number.
+APPENDS = "append"
+VERSION = "table_version"
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,17 @@ _IDENTITY = (
     Column("event_time", "TIMESTAMP", "when it happened"),
     Column("arrived_at", "TIMESTAMP", "when it was delivered"),
 )
+# Rows know the append that brought them: "as it stood" is a filter, for every reader, and no compaction disturbs it.
+_VERSION = Column(VERSION, "BIGINT", "number of the append that brought the row; as it stood at V: the rows up to V")
 # Only these have statistics: keys hash badly into ranges, and statistics of raw text would copy it into the log.
-_SKIPPING = {"delta.dataSkippingStatsColumns": "event_time,arrived_at,day,file_digest"}
-_DIMENSION_SKIPPING = {"delta.dataSkippingStatsColumns": "valid_from,day,file_digest"}
+_SKIPPING = {"delta.dataSkippingStatsColumns": f"event_time,arrived_at,day,file_digest,{VERSION}"}
+_DIMENSION_SKIPPING = {"delta.dataSkippingStatsColumns": f"valid_from,day,file_digest,{VERSION}"}
 
 
 def events_table(name: str, source: Source) -> Table:
     """Return the table of a source of events."""
     own = tuple(Column(column, kind.upper(), f"as delivered: {column}") for column, kind in source.columns.items())
-    return Table(
-        f"events/{name}", (*_IDENTITY, *_without(own, _IDENTITY), *_DELIVERY), (), {**ROW_TRACKING, **_SKIPPING}
-    )
+    return Table(f"events/{name}", (*_IDENTITY, *_without(own, _IDENTITY), *_DELIVERY, _VERSION), (), _SKIPPING)
 
 
 def dimension_table(name: str, source: Source) -> Table:
@@ -82,7 +83,7 @@ def dimension_table(name: str, source: Source) -> Table:
     """
     own = tuple(Column(column, kind.upper(), f"as delivered: {column}") for column, kind in source.columns.items())
     since = Column("valid_from", "TIMESTAMP", "when it was delivered; valid until the next row of the key")
-    return Table(f"dimensions/{name}", (since, *own, *_DELIVERY), (), {**ROW_TRACKING, **_DIMENSION_SKIPPING})
+    return Table(f"dimensions/{name}", (since, *own, *_DELIVERY, _VERSION), (), _DIMENSION_SKIPPING)
 
 
 def quarantine_table(name: str) -> Table:

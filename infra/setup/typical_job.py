@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     rows = delivered(spark, folder)
     rows.write.format("delta").mode("append").option("txnAppId", "a").option("txnVersion", 1).save(table)
     rows.write.format("delta").mode("overwrite").option("replaceWhere", "day = '2024-01-01'").save(table)
-    known = spark.read.format("delta").load(table).where("_metadata.row_commit_version <= 9")
+    known = spark.read.format("delta").load(table).where("n <= 9")
     known.createOrReplaceTempView("rows")
     staged = folder / "staged"
     spark.sql(WINDOWED).write.parquet(str(staged))

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from jobs import artefact
 from jobs.errors import DataFault
-from jobs.features import feature_names, features, population, with_validity
+from jobs.features import counted_once, feature_names, features, population, with_validity
 from jobs.lake import Lake
 from jobs.registry import FEATURES, Candidate, ModelVersion, has_alias, register
 from jobs.run import Staging
@@ -80,7 +80,7 @@ def _table_versions(lake: Lake, pipeline: Pipeline) -> dict[str, int]:
     for table in tables:
         if not lake.has(table):
             raise DataFault(f"{table} does not exist: run `scoreline ingest {pipeline.name} --from D --to D` first")
-    return {table: lake.version(table) for table in tables}
+    return {table: lake.appended(table) for table in tables}
 
 
 def _periods(
@@ -93,7 +93,7 @@ def _periods(
     dimensions = {name: with_validity(read[f"dimensions/{name}"], pipeline.entity_key) for name in pipeline.dimensions}
     # Staged, and not computed again by each of the queries that read it.
     with Staging(lake, f"staging/{pipeline.name}/training/{training.as_of.date()}").attempt() as staging:
-        known = dataset.visible(read[f"events/{pipeline.events[0]}"], training.as_of)
+        known = counted_once(dataset.visible(read[f"events/{pipeline.events[0]}"], training.as_of), pipeline.entity_key)
         events = staging.write(known, "events")
         with naming(queries.population.path):
             spine = staging.write(population(events, parts.dates, queries.population.text), "spine")

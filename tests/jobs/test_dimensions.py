@@ -74,7 +74,7 @@ def test_a_rerun_reads_the_dimension_that_the_first_run_read(project: Project, t
         deliver(project, day, "a")
     ingest(project.run(DAYS[1]), DAYS[:2])
     model = register_small(project.settings.mlflow_uri, tmp_path / "report")
-    version = project.lake.version("dimensions/segments")
+    version = project.lake.appended("dimensions/segments")
     score(project.run(DAY), model.version, model.digest)
     deliver(project, DAY, "a", "late.csv")
     ingest(project.run(DAY), [DAY])

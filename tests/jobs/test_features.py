@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import FrameFault
-from jobs.features import features, labels, population, with_validity
+from jobs.features import counted_once, features, labels, population, with_validity
 from jobs.session import MEANING
 
 START = datetime(1998, 6, 1, tzinfo=UTC)
@@ -26,6 +26,22 @@ DELIVERIES = st.dictionaries(
 def test_what_a_query_means_is_no_clusters_choice(spark: SparkSession) -> None:
     assert {key: spark.conf.get(key) for key in MEANING} == MEANING
     assert {"spark.sql.ansi.enabled", "spark.sql.decimalOperations.allowPrecisionLoss"} <= MEANING.keys()
+
+
+def test_an_event_counts_once_as_it_arrived_first(spark: SparkSession) -> None:
+    """Also where it came with other content, or in one file twice; one id of two keys is two events."""
+    schema = "customer_id string, event_id string, arrived_at timestamp, amount int"
+    live, filed = START + timedelta(hours=9), START + DAY
+    rows = [
+        ("a", "1", live, 10),
+        ("a", "1", filed, 11),
+        ("a", "2", filed, 7),
+        ("a", "2", filed, 7),
+        ("b", "1", filed, 5),
+    ]
+    for order in (rows, rows[::-1]):
+        once = counted_once(spark.createDataFrame(order, schema), "customer_id").toArrow().to_pylist()
+        assert sorted(tuple(row.values()) for row in once) == [("a", "1", live, 10), ("a", "2", filed, 7), ("b", "1", filed, 5)]
 
 
 @pytest.fixture

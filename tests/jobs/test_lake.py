@@ -10,10 +10,11 @@ from pyspark.sql import DataFrame
 
 from jobs.errors import DataFault, Fenced
 from jobs.lake import Lake
-from jobs.tables import ROW_TRACKING, Column, Table
+from jobs.tables import APPENDS, VERSION, Column, Table
 from tests.project import Project
 
-TABLE = Table("t", (Column("day", "DATE", "a day's"), Column("n", "BIGINT", "number")), ("day",), ROW_TRACKING)
+TABLE = Table("t", (Column("day", "DATE", "a day's"), Column("n", "BIGINT", "number")), ("day",))
+DELIVERED = replace(TABLE, columns=(*TABLE.columns, Column(VERSION, "BIGINT", "which append")))
 
 
 def rows(lake: Lake, day: date, *numbers: int) -> DataFrame:
@@ -105,15 +106,18 @@ def test_replacing_a_partition_leaves_the_others(lake: Lake) -> None:
     assert lake.fence("t", "nobody").version == 0
 
 
-def test_rows_as_they_stood_survive_compaction_and_vacuum(lake: Lake) -> None:
-    lake.append_once(rows(lake, DAY, 1, 2), "t", "job/1")
-    then = lake.version("t")
-    lake.append_once(rows(lake, DAY, 3), "t", "job/2")
+def test_rows_as_they_stood_survive_compaction_and_vacuum(project: Project) -> None:
+    lake = project.lake
+    lake.create(DELIVERED)
+    assert lake.appended("t") == -1
+    lake.deliver(rows(lake, DAY, 1, 2), DELIVERED, lake.fence("t", APPENDS))
+    then = lake.appended("t")
+    lake.deliver(rows(lake, DAY, 3), DELIVERED, lake.fence("t", APPENDS))
     lake.spark.sql(f"OPTIMIZE delta.`{lake.path('t')}`")
     lake.spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
     lake.spark.sql(f"VACUUM delta.`{lake.path('t')}` RETAIN 0 HOURS")
     assert sorted(row.n for row in lake.read_at("t", then).collect()) == [1, 2]
-    assert sorted(row.n for row in lake.read_at("t", lake.version("t")).collect()) == [1, 2, 3]
+    assert sorted(row.n for row in lake.read_at("t", lake.appended("t")).collect()) == [1, 2, 3]
 
 
 def test_other_readers_read_the_tables(lake: Lake) -> None:

@@ -15,6 +15,7 @@ from jobs.ingest import ingest
 from jobs.registry import ModelVersion
 from jobs.run import Run
 from jobs.score import score
+from jobs.tables import APPENDS, events_table
 from tests.jobs.conftest import DAY, FIRST
 from tests.project import Project, bits, purchases, scored
 from tests.registered import register_small
@@ -31,7 +32,7 @@ def test_every_known_customer_has_one_score_and_all_that_explains_it(
     assert {(row.model_version, row.model_digest, row.run_id) for row in rows} == {
         (model.version, model.digest, "run-7")
     }
-    assert {row.events_version for row in rows} == {filled.lake.version("events/transactions")}
+    assert {row.events_version for row in rows} == {filled.lake.appended("events/transactions")}
 
 
 def test_a_rerun_gives_the_same_rows_the_same_bits_and_one_partition(
@@ -45,6 +46,22 @@ def test_a_rerun_gives_the_same_rows_the_same_bits_and_one_partition(
     partitions = filled.lake.read(SCORES).where(run.partition)
     assert bits(partitions) == before
     assert partitions.count() == len(before)
+
+
+def test_events_that_came_twice_count_once(project: Project, tmp_path: Path) -> None:
+    """They come again with a later arrival, as what was live is in the day's file too."""
+    twice = Project(tmp_path / "twice", project.spark, registry=project.settings.mlflow_uri)
+    for each in (project, twice):
+        each.deliver(FIRST, purchases(FIRST, 40))
+        ingest(each.run(FIRST), [FIRST])
+    table = events_table("transactions", project.pipeline().events[1])
+    again = project.lake.read(table.name).withColumn("arrived_at", F.expr("arrived_at + INTERVAL 1 HOUR"))
+    twice.lake.deliver(again, table, twice.lake.fence(table.name, APPENDS))
+    model = register_small(project.settings.mlflow_uri, tmp_path / "report")
+    runs = [scored(each, model, DAY) for each in (project, twice)]
+    once, both = (bits(run.lake.read(SCORES).where(run.partition)) for run in runs)
+    assert once == both
+    assert len(once) == 40
 
 
 def test_what_other_scores_replace_is_kept(filled: Project, model: ModelVersion, tmp_path: Path) -> None:

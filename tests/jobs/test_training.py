@@ -17,7 +17,7 @@ from jobs.registry import ModelVersion, VerifiedArtefact, fetch, resolve
 from jobs.scoring import load_scoring_model
 from jobs.spec import Pipeline
 from jobs.spec.pipeline import ModelRef, Training
-from jobs.tables import events_table
+from jobs.tables import APPENDS, VERSION, events_table
 from jobs.training import has_champion, train
 from tests.conftest import ROOT
 from tests.project import Project
@@ -51,12 +51,12 @@ def load(project: Project, rows: Iterable[Event]) -> None:
     """Append events of `purchase_propensity` as ingest would."""
     table = events_table("transactions", project.pipeline().events[1])
     project.lake.create(table)
-    types = [f"{column.name} {column.type}" for column in table.columns]
+    types = [f"{column.name} {column.type}" for column in table.columns if column.name != VERSION]
     schema = ", ".join(types).replace("amount DECIMAL(10,2)", "amount STRING")
     frame = project.spark.createDataFrame(list(rows), schema).withColumn(
         "amount", F.expr("CAST(amount AS DECIMAL(10,2))")
     )
-    frame.write.format("delta").mode("append").save(project.lake.path(table.name))
+    project.lake.deliver(frame, table, project.lake.fence(table.name, APPENDS))
 
 
 @pytest.fixture(scope="module")
