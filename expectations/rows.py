@@ -1,7 +1,8 @@
 """What is wrong with each row, by the very conditions that Great Expectations counts."""
 
+from dataclasses import dataclass
 from functools import reduce
-from operator import and_
+from operator import and_, or_
 from typing import Any
 
 from great_expectations.execution_engine import SparkDFExecutionEngine
@@ -23,18 +24,36 @@ ABOUT_SEVERAL_ROWS = frozenset(
 )
 
 
-def row_faults(frame: DataFrame, suite: Suite) -> DataFrame:
-    """Add `faults array<string>`: for each critical row-level expectation that a row breaks, which and by what value.
+@dataclass(frozen=True)
+class RowRules:
+    """The critical row-level expectations of a suite as Spark conditions, for any frame with the same columns.
 
     A row is at fault exactly if Great Expectations counts it as unexpected: NULL breaks nothing but an expectation
     about NULL, and rows outside a `row_condition` or inside an `ignore_row_if` break nothing. `mostly` plays no part.
-
-    Raises:
-        CheckBroken: Great Expectations has no such condition on Spark, or the rows lack a column of it.
     """
-    checks = [check for check in suite.checks if check.is_critical and _is_about_a_row(check)]
-    faults = [F.when(broken, _reason(check)) for check, broken in zip(checks, _broken(frame, checks), strict=True)]
-    return frame.withColumn("faults", F.array_compact(F.array(*faults)).cast("array<string>"))
+
+    conditions: tuple[Column, ...]
+    reasons: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, frame: DataFrame, suite: Suite) -> "RowRules":
+        """Return the rules for frames like `frame`; what they depend on beside a row, such as a mean, is taken of it.
+
+        Raises:
+            CheckBroken: Great Expectations has no such condition on Spark, or the rows lack a column of it.
+        """
+        checks = [check for check in suite.checks if check.is_critical and _is_about_a_row(check)]
+        return cls(tuple(_broken(frame, checks)), tuple(map(_reason, checks)))
+
+    @property
+    def broken(self) -> Column:
+        """Whether a row breaks any rule: cheaper than to say which."""
+        return F.coalesce(reduce(or_, self.conditions, F.lit(False)), F.lit(False))  # noqa: FBT003  reason: SQL's false
+
+    def judged(self, frame: DataFrame) -> DataFrame:
+        """Add `faults array<string>`: for each rule that a row breaks, which and by what value."""
+        faults = [F.when(broken, reason) for broken, reason in zip(self.conditions, self.reasons, strict=True)]
+        return frame.withColumn("faults", F.array_compact(F.array(*faults)).cast("array<string>"))
 
 
 def _is_about_a_row(check: Check) -> bool:

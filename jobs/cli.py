@@ -13,6 +13,7 @@ from jobs.log import configure_logging
 from jobs.publication.operations import OPERATIONS
 from jobs.spec import Pipeline, load_pipelines, missing_files, settings
 from jobs.start import PIPELINE, RUN_ID, declared_pipeline, started_run
+from jobs.stream.commands import stream
 
 DAY = click.DateTime(["%Y-%m-%d"])
 ONE_DAY = click.option("--day", type=DAY, required=True, help="The data interval [day, day + 1); its as_of is day + 1.")
@@ -81,6 +82,24 @@ def publish(pipeline: str, run_id: str, day: datetime, force: str) -> None:
         click.echo(publish_day(run, serving_settings().redis_url, warrant))
 
 
+@cli.command("replay-events")
+@PIPELINE
+@click.option("--from", "first", type=DAY, required=True, help="First day whose files are played.")
+@click.option("--to", "last", type=DAY, help="Last day; default: the first.")
+@click.option("--day-seconds", default=60.0, show_default=True, type=click.FloatRange(min=0.25), help="A day takes.")
+@click.option("--again", is_flag=True, help="Let events that are known already happen once more, as new ones.")
+def replay_events(pipeline: str, first: datetime, last: datetime | None, day_seconds: float, again: bool) -> None:  # noqa: FBT001  reason: click passes flags so
+    """Play delivered files as live events, and watch the scores change."""
+    with started_run(pipeline, first.date(), "replay", "jobs.stream.replay") as run:
+        from jobs.stream.replay import Replay, replay
+        from serving.settings import settings as serving_settings
+
+        played = replay(
+            run, serving_settings().redis_url, Replay(first.date(), (last or first).date(), day_seconds, again)
+        )
+    click.echo(f"{played} events of {pipeline} played")
+
+
 @cli.command()
 @PIPELINE
 @click.option("--as-of", type=DAY, required=True, help="What the training may know: labels mature at this instant.")
@@ -146,6 +165,22 @@ def summary(pipeline: str, run_id: str, day: datetime) -> None:
 
 
 @cli.command()
+@PIPELINE
+def maintain(pipeline: str) -> None:
+    """Put small files of the pipeline's tables together, and remove what no version of the last month has."""
+    from jobs.lake import Lake
+    from jobs.maintain import maintain as maintain_tables
+    from jobs.session import spark_session
+
+    declared, found = declared_pipeline(pipeline)
+    spark = spark_session(f"maintain {pipeline}")
+    try:
+        click.echo("\n".join(maintain_tables(Lake(spark, found.lake), declared)))
+    finally:
+        spark.stop()
+
+
+@cli.command()
 def pipelines() -> None:
     """Read and check all pipelines' YAML files, and whether the SQL and the suites that they need are there."""
     found = settings()
@@ -201,7 +236,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in OPERATIONS:
+for operation in (*OPERATIONS, stream):
     cli.add_command(operation)
 
 

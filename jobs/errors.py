@@ -5,6 +5,9 @@ ScorelineError                 a job failed; running it again may help (exit cod
 ├── GenerationDiffers          what Redis holds is not what the table holds
 ├── Overtaken                  another generation went live meanwhile
 ├── RegistryUnavailable        MLflow does not answer
+├── StreamDead                 a stream does not run, and was not started again
+├── StreamEnded                a stream's query ended, or is about to
+├── StreamStuck                a stream runs, is behind, and goes on no further
 └── DataFault                  what was given is at fault: running it again cannot help (exit code 3)
     ├── SpecError              a pipeline's files are wrong: file, line, field and remedy
     ├── SqlRefused             a SQL file is missing or does what its contract forbids
@@ -13,6 +16,8 @@ ScorelineError                 a job failed; running it again may help (exit cod
     ├── NothingToPublish       there is no scores partition to publish
     ├── RailsBreached          a generation is further from the live one than its pipeline allows
     ├── RollbackRefused        there is no whole generation to go back to
+    ├── StreamChanged          a stream's checkpoint cannot follow what is declared now
+    ├── MessagesLost           a topic has lost messages that were not read yet
     ├── ModelMissing           there is no such registered model, alias or version
     ├── ArtefactRefused        a model's artefact is not the one registered, or not one that we may read
     ├── ModelRefused           a trained model breaks what serving relies on
@@ -40,6 +45,18 @@ class Overtaken(ScorelineError):
 
 class RegistryUnavailable(ScorelineError):
     """MLflow does not answer, or not as the registry should."""
+
+
+class StreamEnded(ScorelineError):
+    """A stream's query ended, or is about to: what it had not done is done when it is started again."""
+
+
+class StreamDead(ScorelineError):
+    """A stream does not run, though nobody stopped it, and it was not started again."""
+
+
+class StreamStuck(ScorelineError):
+    """A stream runs, is behind, and has not gone on for longer than its pipeline allows."""
 
 
 class DataFault(ScorelineError):
@@ -74,6 +91,14 @@ class RailsBreached(DataFault):
 
 class RollbackRefused(DataFault):
     """There is no whole generation to go back to; what was live stays live."""
+
+
+class StreamChanged(DataFault):
+    """The checkpoint of a stream was made for other events than the pipeline declares now."""
+
+
+class MessagesLost(DataFault):
+    """A topic has lost messages that were not read yet, or was made anew."""
 
 
 class ModelMissing(DataFault):

@@ -38,11 +38,13 @@ def features(events: DataFrame, spine: DataFrame, dimensions: Mapping[str, DataF
 def counted_once(events: DataFrame, key: str) -> DataFrame:
     """Return each event once, by the entity key `key` and event_id: the row that arrived first.
 
-    What was seen live comes again in the day's file, and a sender that is not sure sends again.
+    What was seen live comes again in the day's file, and a sender that is not sure sends again. How an event was
+    delivered is left out: it would be another feature of what was seen live.
     """
-    rest = [name for name in events.columns if name not in (key, "event_id", "arrived_at")]
+    said = events.drop(*DELIVERY)
+    rest = [name for name in said.columns if name not in (key, "event_id", "arrived_at")]
     first = Window.partitionBy(key, "event_id").orderBy("arrived_at", *rest)
-    return events.withColumn("n", F.row_number().over(first)).where("n = 1").drop("n")
+    return said.withColumn("n", F.row_number().over(first)).where("n = 1").drop("n")
 
 
 def labels(events: DataFrame, spine: DataFrame, sql: str, horizon_days: int) -> DataFrame:

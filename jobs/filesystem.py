@@ -74,6 +74,15 @@ class FileSystem:
             raise OSError(f"its first line is longer than {longest} bytes, so it is no CSV text")
         return None if line is None else str(line)
 
+    def write_line(self, name: str, line: str) -> None:
+        """Write a text file of one line below the root, in place of what is there."""
+        path = self._path(name)
+        stream = self._of(path).create(path, True)  # noqa: FBT003  reason: Java's signature; True overwrites
+        try:
+            stream.write(bytearray(f"{line}\n".encode()))
+        finally:
+            stream.close()
+
     def make_folder(self, name: str) -> None:
         """Make a folder below the root."""
         path = self._path(name)

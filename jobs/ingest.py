@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -9,7 +10,7 @@ from functools import cached_property
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from expectations.rows import row_faults
+from expectations.rows import RowRules
 from jobs.errors import Fenced, FileFault, FrameFault
 from jobs.filesystem import FileSystem
 from jobs.lake import Fence
@@ -18,6 +19,7 @@ from jobs.quality import Measure, count
 from jobs.run import Run, Staging
 from jobs.spec import Source
 from jobs.staging import read_rows, staged
+from jobs.stream.way import way_through
 from jobs.tables import APPENDS, Table, dimension_table, events_table, quarantine_table
 
 LOG = logging.getLogger(__name__)
@@ -103,7 +105,8 @@ def _audited(target: Target, files: list[LandingFile], staging: Staging) -> tupl
     )
     audited, rejected = Audited(rows), 0
     if any(row.faults for row in counted) or any(one.observed for one in judged if one.rows is not None):
-        marked = staging.write(_with_reasons(run, rows, source), "marked")
+        rules = RowRules.of(rows, run.gate.suite(source.suite))
+        marked = staging.write(with_reasons(rows, rules), "marked")
         audited = Audited(marked.where("size(reasons) = 0"), marked.where("size(reasons) > 0"))
         rejected = marked.where("size(reasons) > 0").count()
     accepted = sum(row.rows for row in counted) - rejected
@@ -116,15 +119,19 @@ def _append(target: Target, audited: Audited, files: list[LandingFile], fences: 
     """Append what was rejected, then what passed: the second is what makes the files ingested.
 
     The fences were taken before it was looked what is there, so of two attempts at the same files one alone gets in;
-    one that was killed in between leaves nothing that the next would double.
+    one that was killed in between leaves nothing that the next would double. Live events are appended many times in
+    the time that this takes, so they are asked to wait.
     """
-    for _ in range(TRIES):
-        try:
-            return _append_once(target, audited, files, fences)
-        except Fenced:
+    with suppress(Fenced):
+        return _append_once(target, audited, files, fences)
+    live = target.run.pipeline.stream is not None and target.source.kind == "events"
+    with way_through(target.run.settings.table(target.table.name)) if live else nullcontext():
+        for _ in range(TRIES):
             fences = target.fences()
             if len(_not_yet_ingested(target, files)) < len(files):
                 break
+            with suppress(Fenced):
+                return _append_once(target, audited, files, fences)
     raise Fenced(f"{target.table.name}: others ingested meanwhile; run the task again, it takes what is left")
 
 
@@ -199,9 +206,9 @@ def _refuse_two_truths(target: Target, new: DataFrame) -> None:
         raise FrameFault(f"{row[0]} has {row.n} different rows delivered at {row[1]}; deliver one row for each {key}")
 
 
-def _with_reasons(run: Run, rows: DataFrame, source: Source) -> DataFrame:
+def with_reasons(rows: DataFrame, rules: RowRules) -> DataFrame:
     """Add why each row is rejected: what could not be parsed, and each row-level expectation that it breaks."""
-    faults = row_faults(rows, run.gate.suite(source.suite))
+    faults = rules.judged(rows)
     broken = F.filter("faults", lambda fault: ~fault.startswith("parse_fault="))
     return faults.withColumn("reasons", F.concat(_as_array("parse_fault"), broken)).drop("faults")
 

@@ -99,6 +99,10 @@ class Lake:
         """Return the newest Delta version of a table."""
         return int(self._snapshot(name).version())
 
+    def identity(self, name: str) -> str:
+        """Return the id that a table got when it was created: another one has that name after it was made anew."""
+        return str(self._snapshot(name).metadata().id())
+
     def appended(self, name: str) -> int:
         """Return the number of the last append to a table of deliveries; -1 before the first."""
         return self.fence(name, APPENDS).version - 1
@@ -130,7 +134,9 @@ class Lake:
         Raises:
             Fenced: somebody else appended first; nothing was written.
         """
-        self.append(frame.withColumn(VERSION, F.lit(fence.version).cast("bigint")).select(*table.names), table.name, fence)
+        self.append(
+            frame.withColumn(VERSION, F.lit(fence.version).cast("bigint")).select(*table.names), table.name, fence
+        )
 
     def replace(self, frame: DataFrame, name: str, where: str, fence: Fence) -> None:
         """Replace the rows that match `where`, and no other, as the holder of `fence`.
@@ -140,6 +146,23 @@ class Lake:
         """
         writer = frame.write.format("delta").mode("overwrite").option("replaceWhere", where)
         self._commit(writer, name, fence)
+
+    def file_count(self, name: str) -> int:
+        """Return how many files hold the rows of a table, as it stands now."""
+        return int(self._snapshot(name).numOfFiles())
+
+    def compact(self, name: str) -> None:
+        """Put the rows of small files of a table into fewer, larger ones: the same rows, and no news for a stream.
+
+        Raises:
+            Fenced: somebody else rewrote or removed the same files first; nothing was written.
+        """
+        with _conflicts_of(name):
+            DeltaTable.forPath(self.spark, self.path(name)).optimize().executeCompaction()
+
+    def vacuum(self, name: str) -> None:
+        """Remove the files that no version of a table has had for as long as its properties say."""
+        DeltaTable.forPath(self.spark, self.path(name)).vacuum()
 
     def _commit(self, writer: Any, name: str, fence: Fence) -> None:
         mine = uuid.uuid4().hex

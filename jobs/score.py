@@ -110,7 +110,7 @@ def _pinned(run: Run, artefact: VerifiedArtefact) -> Pinned:
         DataFault: a source was never ingested.
     """
     done = run.lake.read(f"scores/{run.pipeline.name}").where(run.partition).first()
-    tables = [_events(run), *map(_dimension, run.pipeline.dimensions)]
+    tables = run.pipeline.tables
     missing = [table for table in tables if not run.lake.has(table)]
     if missing:
         raise DataFault(f"there is no {missing[0]} yet; run `scoreline ingest {run.pipeline.name}` first")

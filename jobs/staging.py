@@ -11,7 +11,11 @@ from jobs.landing import LandingFile
 from jobs.spec import Source
 
 DELIVERY = ("day", "source_file", "file_digest")
-_CORRUPT = "_corrupt"
+# What readers leave: what is wrong with a row as a whole, or NULL; and an id of it, where upstream gives none.
+_SHAPE, _ID = "_shape", "_id"
+_CORRUPT, _JSON = "_corrupt", "_json"
+# An event that is up to a day ahead of its message is taken: by then the file of its day would have been, too.
+AHEAD = timedelta(days=1)
 # Spark's casts also take '1998', '19980601' and '1998-6-1': as dates upstream never wrote, they are refused.
 _ISO = {
     "date": r"^\d{4}-\d{2}-\d{2}$",
@@ -29,12 +33,56 @@ _FILES = StructType(
 
 
 def read_rows(spark: SparkSession, source: Source, files: Sequence[LandingFile]) -> DataFrame:
-    """Return the files' rows as text: the declared columns, `_corrupt`, and which file each row is from."""
+    """Return the files' rows as text: the declared columns, what is wrong, and which file each row is from."""
     text = StructType([StructField(name, StringType()) for name in (*source.columns, _CORRUPT)])
     reader = spark.read.schema(text).option("header", value=True).option("columnNameOfCorruptRecord", _CORRUPT)
     rows = reader.csv([file.path for file in files]).withColumn("uri", _plain_uri(F.col("_metadata.file_path")))
     known = [(_without_slashes(file.uri), file.name, file.digest, file.day, delivered_at(file)) for file in files]
-    return rows.join(F.broadcast(spark.createDataFrame(known, _FILES)), "uri").drop("uri")
+    found = rows.join(F.broadcast(spark.createDataFrame(known, _FILES)), "uri").drop("uri")
+    shape = F.when(F.col(_CORRUPT).isNotNull(), F.lit(f"the row does not have {len(source.columns)} values"))
+    raw = F.coalesce(_CORRUPT, F.to_json(F.struct(*source.columns)))
+    return _numbered(found.withColumn("raw", raw).withColumn(_SHAPE, shape).drop(_CORRUPT))
+
+
+def read_messages(messages: DataFrame, source: Source, now: datetime) -> DataFrame:
+    """Return the messages of a topic as text, as `read_rows` does: the declared fields of the JSON object in each.
+
+    A field that is missing is at fault, and so is a number for a string: its leading zeros are lost. A message is a
+    file of its own, named by topic, partition and offset; a topic that is made anew has these again, not their time.
+    """
+    text, place = F.col("value").cast("string"), F.concat_ws("/", "topic", "partition", "offset")
+    known = messages.select(
+        F.make_valid_utf8(text).alias("raw"),
+        F.when(~F.is_valid_utf8(text), F.lit("it is not UTF-8")).alias(_SHAPE),
+        F.concat_ws("/", place, F.unix_millis("timestamp")).alias(_ID),
+        F.concat(F.lit("kafka:"), place).alias("source_file"),
+        F.sha2("value", 256).alias("file_digest"),
+        F.lit(now.date()).alias("day"),
+        F.lit(now + AHEAD).alias("delivered_at"),
+    )
+    # In brackets, because what follows a first JSON value is passed over without a word.
+    parsed = known.withColumn(_JSON, F.try_parse_json(F.concat(F.lit("["), "raw", F.lit("]"))))
+    fields = [F.try_variant_get(_JSON, f"$[0].{name}", "string").alias(name) for name in source.columns]
+    return parsed.select("*", *fields).withColumn(_SHAPE, _shape_of_message(source)).drop(_JSON)
+
+
+def _shape_of_message(source: Source) -> Column:
+    whole = F.expr(f"schema_of_variant(try_variant_get({_JSON}, '$[0]', 'variant')) LIKE 'OBJECT<%'")
+    alone = F.try_variant_get(_JSON, "$[1]", "variant").isNull()
+    words = [_shape_of_field(name, kind) for name, kind in source.columns.items()]
+    is_object = F.coalesce(whole & alone, F.lit(False))  # noqa: FBT003  reason: SQL's false
+    told = F.when(is_object, F.concat_ws("; ", *words)).otherwise("it is not one JSON object")
+    text = F.concat_ws("; ", _SHAPE, told)
+    return F.when(text != "", text)
+
+
+def _shape_of_field(name: str, kind: str) -> Column:
+    field = F.try_variant_get(_JSON, f"$[0].{name}", "variant")
+    found = F.when(field.isNull(), F.lit(f"{name}: it is missing"))
+    if kind != "string":
+        return found
+    is_text = F.schema_of_variant(field).isin("STRING", "VOID")
+    return found.when(~is_text, F.concat(F.lit(f"{name}: "), F.substring(name, 1, 40), F.lit(" is not in quotes")))
 
 
 def delivered_at(file: LandingFile) -> datetime:
@@ -47,29 +95,26 @@ def staged(rows: DataFrame, source: Source, key: str) -> DataFrame:
 
     A row without the entity key `key` or without a time could never be in a feature: it is at fault.
     """
-    texts = [F.col(name) for name in source.columns]
-    raw = rows.withColumn("raw", F.coalesce(F.col(_CORRUPT), F.to_json(F.struct(*texts))))
-    typed = raw.select(
+    typed = rows.select(
         *[_typed(name, kind).alias(f"typed_{name}") for name, kind in source.columns.items()],
         *[_fault(name, kind).alias(f"fault_{name}") for name, kind in source.columns.items()],
-        *texts, "raw", "delivered_at", *DELIVERY, F.col(_CORRUPT),
+        *source.columns, "raw", "delivered_at", *DELIVERY, _SHAPE, _ID,
     )  # fmt: skip
     timed = typed.withColumn("arrived_at", _time(source.arrived_at, F.col("delivered_at")))
     if source.kind == "dimension":
         return _finished(timed.withColumn("valid_from", F.col("arrived_at")), source, ("valid_from",), key)
     happened = timed.withColumn("event_time", _time(source.event_time, F.lit(None).cast("timestamp")))
-    return _finished(_identified(happened, source), source, ("event_id", "event_time", "arrived_at"), key)
+    own = F.col(_ID) if source.event_id is None else F.col(f"typed_{source.event_id}").cast("string")
+    return _finished(happened.withColumn("event_id", own), source, ("event_id", "event_time", "arrived_at"), key)
 
 
-def _identified(rows: DataFrame, source: Source) -> DataFrame:
-    """Add event_id: upstream's, else a digest of the file's bytes, the row, and which of its equals in the file it is.
+def _numbered(rows: DataFrame) -> DataFrame:
+    """Add an id: a digest of the file's bytes, the row, and which of its equals in the file it is.
 
     Equal rows of a file are different events, and as they are equal it does not matter which of them is called first.
     """
-    if source.event_id is not None:
-        return rows.withColumn("event_id", F.col(f"typed_{source.event_id}").cast("string"))
     numbered = rows.withColumn("n", F.expr("row_number() OVER (PARTITION BY source_file, raw ORDER BY raw)"))
-    return numbered.withColumn("event_id", F.sha2(F.concat_ws("\x1f", "file_digest", "raw", "n"), 256))
+    return numbered.withColumn(_ID, F.sha2(F.concat_ws("\x1f", "file_digest", "raw", "n"), 256)).drop("n")
 
 
 def _finished(rows: DataFrame, source: Source, first: tuple[str, ...], key: str) -> DataFrame:
@@ -79,10 +124,9 @@ def _finished(rows: DataFrame, source: Source, first: tuple[str, ...], key: str)
 
 def _faults(source: Source, key: str) -> Column:
     said = [F.col(f"fault_{name}") for name in source.columns]
-    shape = F.when(F.col(_CORRUPT).isNotNull(), F.lit(f"the row does not have {len(source.columns)} values"))
     needed = dict.fromkeys(name for name in (key, source.event_time, source.arrived_at, source.event_id) if name)
     empty = [F.when(F.coalesce(F.trim(name), F.lit("")) == "", F.lit(f"{name}: it is empty")) for name in needed]
-    words = [shape, *said, *empty]
+    words = [F.col(_SHAPE), *said, *empty]
     if source.kind == "events":
         words.append(F.when(F.expr("event_time > arrived_at"), F.lit(f"{source.event_time}: it is after the delivery")))
     text = F.concat_ws("; ", *words)

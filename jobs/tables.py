@@ -1,6 +1,6 @@
 """The Delta tables: columns with comments, partitions and properties."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyspark.sql.types import StructType
 
@@ -54,19 +54,27 @@ def _quoted(text: str) -> str:
 
 _DELIVERY = (
     Column("day", "DATE", "the data interval [day, day + 1) that the file was delivered for"),
-    Column("source_file", "STRING", "the landing file, below the landing folder"),
-    Column("file_digest", "STRING", "SHA-256 of the landing file"),
+    Column(
+        "source_file", "STRING", "the landing file, below the landing folder; of a message kafka:topic/partition/offset"
+    ),
+    Column("file_digest", "STRING", "SHA-256 of the landing file, or of the message"),
 )
 _IDENTITY = (
-    Column("event_id", "STRING", "the upstream id, else a digest of the file and the row"),
+    Column(
+        "event_id",
+        "STRING",
+        "the upstream id, else a digest of the file and the row, or the message's place in its topic",
+    ),
     Column("event_time", "TIMESTAMP", "when it happened"),
     Column("arrived_at", "TIMESTAMP", "when it was delivered"),
 )
 # Rows know the append that brought them: "as it stood" is a filter, for every reader, and no compaction disturbs it.
 _VERSION = Column(VERSION, "BIGINT", "number of the append that brought the row; as it stood at V: the rows up to V")
+# As long as Delta keeps its log by default: while both are there, a stream that stood still goes on where it was.
+_KEPT = {"delta.deletedFileRetentionDuration": "interval 30 days"}
 # Only these have statistics: keys hash badly into ranges, and statistics of raw text would copy it into the log.
-_SKIPPING = {"delta.dataSkippingStatsColumns": f"event_time,arrived_at,day,file_digest,{VERSION}"}
-_DIMENSION_SKIPPING = {"delta.dataSkippingStatsColumns": f"valid_from,day,file_digest,{VERSION}"}
+_SKIPPING = {**_KEPT, "delta.dataSkippingStatsColumns": f"event_time,arrived_at,day,file_digest,{VERSION}"}
+_DIMENSION_SKIPPING = {**_KEPT, "delta.dataSkippingStatsColumns": f"valid_from,day,file_digest,{VERSION}"}
 
 
 def events_table(name: str, source: Source) -> Table:
@@ -95,9 +103,9 @@ def quarantine_table(name: str) -> Table:
             Column("reasons", "ARRAY<STRING>", "why it was rejected, one for each expectation that it breaks"),
             Column("raw", "STRING", "the row as delivered, as JSON"),
             *_DELIVERY,
-            Column("run_id", "STRING", "the run that rejected it"),
+            Column("run_id", "STRING", "the run that rejected it; of a message the place that its topic was read from"),
         ),
-        properties={"delta.dataSkippingStatsColumns": "day,file_digest"},
+        properties={**_KEPT, "delta.dataSkippingStatsColumns": "day,file_digest"},
     )
 
 
@@ -114,12 +122,35 @@ _SCORE = (
     Column("dimension_versions", "MAP<STRING,BIGINT>", "version of each dimension's table that was read"),
     Column("run_id", "STRING", "the run that scored"),
 )
-_BY_DATE = {"delta.dataSkippingStatsColumns": "as_of"}
+_BY_DATE = {**_KEPT, "delta.dataSkippingStatsColumns": "as_of"}
 
 
 def scores_table(pipeline: str) -> Table:
     """Return the table of scores, a partition for each as_of date and arm."""
     return Table(f"scores/{pipeline}", _SCORE, ("as_of_date", "arm"), _BY_DATE)
+
+
+def live_scores_table(pipeline: str) -> Table:
+    """Return the append-only table of what was scored between two runs."""
+    return replace(scores_table(pipeline), name=f"scores_live/{pipeline}")
+
+
+def live_quarantine_table(pipeline: str) -> Table:
+    """Return the table of the rows of features that broke a rule between two runs, and were not scored."""
+    return Table(
+        f"quarantine_live/{pipeline}",
+        (
+            Column("key", "STRING", "entity key"),
+            Column("as_of", "TIMESTAMP", "the instant that the features look back from"),
+            Column("reasons", "ARRAY<STRING>", "one for each expectation that the row breaks"),
+            Column("features", "STRING", "the features, as JSON"),
+            Column("model_name", "STRING", "registered model that would have scored"),
+            Column("model_version", "STRING", "its version"),
+            Column("events_version", "BIGINT", "version of the events table that was read"),
+            Column("run_id", "STRING", "the stream"),
+        ),
+        properties=_BY_DATE,
+    )
 
 
 def features_table(pipeline: str, schema: StructType) -> Table:

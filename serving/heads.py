@@ -2,6 +2,7 @@
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import count
@@ -10,10 +11,11 @@ from redis.exceptions import RedisError
 
 from serving.errors import HeadLost, HeadUnreadable, ServingError, UnknownPipeline
 from serving.head import Head, parse_head
-from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key
+from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key, stream_key
 from serving.question import Plan
 from serving.refusals import Refusal, parse_refusals
 from serving.sparing import SparingLog
+from serving.stream import StreamRecord, parse_stream
 from serving.wire.link import CountedLink
 from serving.wire.route import Command, Reply, will_pass
 
@@ -25,13 +27,14 @@ class Live:
     """What is live: the heads of all pipelines, by name, and how many others have an unreadable one.
 
     `refusals` says of a pipeline why the scores of some dates are not live, the newest date first; `headless` are those
-    of which nothing is live yet.
+    of which nothing is live yet; `streams` have what each pipeline's stream last said of itself.
     """
 
     heads: list[Head]
     unreadable: int = 0
     refusals: dict[str, dict[date, Refusal]] = field(default_factory=dict)
     headless: list[str] = field(default_factory=list)
+    streams: dict[str, StreamRecord] = field(default_factory=dict)
 
 
 class Heads:
@@ -66,9 +69,11 @@ class Heads:
         pipelines = sorted(name.decode(errors="replace") for name in self._link.accept(names))
         commands: list[Command] = [("GET", head_key(name)) for name in pipelines]
         commands += [("HGETALL", refusals_key(name)) for name in pipelines]
+        commands += [("GET", stream_key(name)) for name in pipelines]
         asked = self.number()
         replies = await self._link.ask(commands) if pipelines else []
-        records, refusals = replies[: len(pipelines)], replies[len(pipelines) :]
+        many = len(pipelines)
+        records, refusals, streams = replies[:many], replies[many : 2 * many], replies[2 * many :]
         plans = [
             self._shown(name, record, asked)
             for name, record in zip(pipelines, records, strict=True)
@@ -79,7 +84,7 @@ class Heads:
         headless = [name for name, record in zip(pipelines, records, strict=True) if record is None]
         if not heads:
             _raise_first(plans)
-        return Live(heads, len(plans) - len(heads), told, headless)
+        return Live(heads, len(plans) - len(heads), told, headless, _streams(pipelines, streams))
 
     def verified(self, plan: Plan, record: Reply, asked: int) -> Plan | ServingError:
         """Return the plan of a record that was just read, which is `plan` unless the head has changed; or the fault."""
@@ -146,6 +151,16 @@ def _raise_first(plans: list[Plan | ServingError]) -> None:
     for plan in plans:
         if isinstance(plan, ServingError) and not isinstance(plan, HeadUnreadable):
             raise plan
+
+
+def _streams(pipelines: list[str], replies: list[Reply]) -> dict[str, StreamRecord]:
+    """Return the streams that have said something; of one that cannot be read nothing is known."""
+    found = {}
+    for name, reply in zip(pipelines, replies, strict=True):
+        with suppress(HeadUnreadable):
+            if isinstance(reply, bytes):
+                found[name] = parse_stream(reply)
+    return found
 
 
 def _refusals(reply: Reply) -> dict[date, Refusal]:

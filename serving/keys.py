@@ -24,6 +24,16 @@ def refusals_key(pipeline: str) -> str:
     return f"scoreline:{{{pipeline}}}:refusals"
 
 
+def stream_key(pipeline: str) -> str:
+    """Return the key of what the pipeline's stream last said of itself."""
+    return f"scoreline:{{{pipeline}}}:stream"
+
+
+def stream_wish_key(pipeline: str) -> str:
+    """Return the key that says, while it is there, that the pipeline's stream is to stand still."""
+    return f"scoreline:{{{pipeline}}}:stream:stop"
+
+
 def block_key(pipeline: str, token: int, bucket: int) -> str:
     """Return the key of one block of the generation `token`."""
     before, after = around_bucket(pipeline, token)

@@ -16,8 +16,9 @@ from serving.layout import EXACT, STRUCTS, Layout, Value
 from serving.store import Store, batches
 from serving.wire.route import Command
 
-FORMAT = 1
-PREFIX = struct.Struct("<BBq")  # format, arm (0: the first), as_of in microseconds; then the columns of the layout
+FORMAT = 2
+# Format, arm (0: the first), as_of in microseconds, version of the events; then the columns of the layout.
+PREFIX = struct.Struct("<BBqq")
 AT_ONCE = 200  # entries in one script: some 0.2 ms in which Redis does nothing else
 ROUND_TRIP = 20  # scripts
 
@@ -27,7 +28,13 @@ local written = 0
 for i, name in ipairs(KEYS) do
   local field, entry = ARGV[2 * i - 1], ARGV[2 * i]
   local held = redis.call('HGET', name, field)
-  if not held or struct.unpack('<i8', held, 3) < struct.unpack('<i8', entry, 3) then
+  local newer = not held
+  if held then
+    local was_as_of, was_version = struct.unpack('<i8i8', held, 3)
+    local as_of, version = struct.unpack('<i8i8', entry, 3)
+    newer = was_as_of < as_of or (was_as_of == as_of and was_version < version)
+  end
+  if newer then
     redis.call('HSET', name, field, entry)
     written = written + 1
   end
@@ -50,11 +57,15 @@ return dropped
 
 @dataclass(frozen=True)
 class Fresh:
-    """A value of one key that is fresher than the generation: as_of in microseconds, values by the layout's columns."""
+    """A value of one key that is fresher than the generation: as_of in microseconds, values by the layout's columns.
+
+    Of two with one as_of the one that knows more is the newer: that was made from the higher `version` of the events.
+    """
 
     key: str
     as_of: int
     values: tuple[Value, ...]
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,12 @@ class EntryCodec:
         """Return the entry's bytes, or raise `LayoutError` where no answer could tell what they would say."""
         if not (-EXACT < fresh.as_of < EXACT and all(map(isfinite, fresh.values))):
             raise LayoutError(_untellable(fresh.as_of, fresh.values))
-        return PREFIX.pack(FORMAT, 0, fresh.as_of) + self._packer.pack(*fresh.values)
+        return PREFIX.pack(FORMAT, 0, fresh.as_of, fresh.version) + self._packer.pack(*fresh.values)
+
+    def fresh(self, key: str, entry: bytes) -> Fresh:
+        """Return the entry of a key with all that it says, or raise as `unpack` does."""
+        as_of, values = self.unpack(entry)
+        return Fresh(key, as_of, values, PREFIX.unpack_from(entry)[3])
 
     def unpack(self, entry: bytes) -> tuple[int, tuple[Value, ...]]:
         """Return as_of and values of an entry, or raise `BlockCorrupt` where this version cannot read it."""
@@ -120,14 +136,14 @@ class OverlayStore:
         """Unlink all entries of an epoch that is over, and return how many hashes that were."""
         return self.store.unlink(overlay_key(pipeline, epoch, bucket) for bucket in range(overlay.buckets))
 
-    def count(self, head: Head) -> int:
-        """Return how many entries the overlay of the head's epoch has."""
-        total = 0
-        buckets = range(head.overlay.buckets) if head.overlay else range(0)
-        for batch in batches(buckets, AT_ONCE * ROUND_TRIP):
+    def entries(self, head: Head) -> Iterator[Fresh]:
+        """Give all entries of the overlay of the head's epoch; `BlockCorrupt` for one that cannot be read."""
+        codec, buckets = EntryCodec(head.layout), range(head.overlay.buckets) if head.overlay else range(0)
+        for batch in batches(buckets, AT_ONCE):
             names = [overlay_key(head.pipeline, head.epoch, bucket) for bucket in batch]
-            total += sum(map(len, self.store.connection.ask([("HKEYS", name) for name in names])))
-        return total
+            for flat in self.store.connection.ask([("HGETALL", name) for name in names]):
+                pairs = zip(flat[::2], flat[1::2], strict=True)
+                yield from (codec.fresh(key.decode(), entry) for key, entry in pairs)
 
     def _run(self, script: str, rows: Iterable[tuple[str | bytes, ...]], *more: int) -> Iterator[int]:
         """Run a script over rows, each a key and its arguments; yield what each call returns."""

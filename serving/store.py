@@ -9,7 +9,8 @@ from typing import Literal, Self, TypeVar, cast
 
 from serving.errors import EvictionRefused, GenerationLive, HeadUnreadable, StoreUnavailable, TornGeneration
 from serving.head import Head, parse_head
-from serving.keys import PIPELINES, block_key, claim_key, head_key, removed_key
+from serving.keys import PIPELINES, block_key, claim_key, head_key, removed_key, stream_key
+from serving.stream import StreamRecord, parse_stream
 from serving.wire.connection import Connection
 from serving.wire.replication import Masters, await_replicas, masters_of
 from serving.wire.route import Reply
@@ -109,6 +110,11 @@ class Store:
         """Return the head of the live generation, or None where nothing is live."""
         raw = self.record(pipeline)
         return parse_head(raw) if raw is not None else None
+
+    def stream(self, pipeline: str) -> StreamRecord | None:
+        """Return what the stream of `pipeline` last said of itself; `HeadUnreadable` where that cannot be read."""
+        raw = self.ask("GET", stream_key(pipeline))
+        return parse_stream(raw) if isinstance(raw, bytes) else None
 
     def write_blocks(self, pipeline: str, token: int, blocks: Iterable[tuple[int, bytes]]) -> int:
         """Write (bucket, block) pairs of the generation `token` in a few round trips, and return how many.

@@ -50,6 +50,6 @@ def write(root: Path, java: Path) -> bool:
 def fingerprint(root: Path, java: Path) -> str:
     """Return what the archive depends on: Java refuses it for other classes or another class path."""
     release = (java.parents[1] / "release").read_bytes() if (java.parents[1] / "release").is_file() else b""
-    parts = [str(java), release.decode(errors="replace"), str(packages.spark_home(root)), jars.NAMED.read_text()]
+    parts = [str(java), release.decode(errors="replace"), str(packages.spark_home(root)), jars.SPARK.named.read_text()]
     parts += [(root / "var/conf/spark-defaults.conf").read_text(), JOB.read_text()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

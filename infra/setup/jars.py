@@ -1,4 +1,4 @@
-"""Delta's jars, once: resolved by the Ivy that Spark ships, verified by the digests in jars.txt."""
+"""Jars, fetched once: resolved by the Ivy that Spark ships, verified by the digests in the file that names them."""
 
 import hashlib
 import shutil
@@ -9,7 +9,7 @@ from infra.setup.errors import SetupError
 from infra.setup.packages import spark_home
 from infra.setup.steps import run, step
 
-NAMED = Path(__file__).with_name("jars.txt")
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,43 @@ class Jar:
         return f"{self.module}-{self.version}.jar"
 
 
-def install(root: Path, java: Path) -> None:
-    """Fetch into `var/jars` the jars that are missing or not what jars.txt says.
+@dataclass(frozen=True)
+class Kit:
+    """Jars that belong together: the file that names them, their folder below `var`, and what they are."""
+
+    named: Path
+    folder: str
+    what: str
+
+    def jars(self) -> list[Jar]:
+        """Return the jars that the file names."""
+        rows = [line.split() for line in self.named.read_text().splitlines() if line and not line.startswith("#")]
+        triples = [(coordinates.split(":"), sha256) for coordinates, sha256 in rows]
+        return [Jar(group, module, version, sha256) for (group, module, version), sha256 in triples]
+
+
+SPARK = Kit(HERE / "jars.txt", "jars", "jars of Delta Lake and of Spark's connector to Kafka")
+BROKER = Kit(HERE / "broker.txt", "broker", "jars of a Kafka broker, for the tests")
+
+
+def install(root: Path, java: Path, kit: Kit = SPARK) -> Path:
+    """Fetch the jars of a kit that are missing or not what its file says, and return their folder.
 
     Raises:
-        SetupError: a jar could not be fetched, or what came is not what jars.txt says.
+        SetupError: a jar could not be fetched, or what came is not what the file says.
     """
-    folder, jars = root / "var/jars", named()
+    folder, jars = root / "var" / kit.folder, kit.jars()
     if all(intact(folder, jar) for jar in jars):
-        return
-    with step(f"{len(jars)} jars of Delta Lake into var/jars"):
-        fetch(root, java, jars)
+        return folder
+    with step(f"{len(jars)} {kit.what} into var/{kit.folder}"):
+        fetch(root, java, jars, folder)
     for jar in jars:
         if not intact(folder, jar):
             raise SetupError(
-                f"var/jars/{jar.file} is not the jar that infra/setup/jars.txt names: remove it and run again"
+                f"var/{kit.folder}/{jar.file} is not the jar that infra/setup/{kit.named.name} names: "
+                "remove it and run again"
             )
-
-
-def named() -> list[Jar]:
-    """Return the jars of jars.txt."""
-    rows = [line.split() for line in NAMED.read_text().splitlines() if line and not line.startswith("#")]
-    triples = [(coordinates.split(":"), sha256) for coordinates, sha256 in rows]
-    return [Jar(group, module, version, sha256) for (group, module, version), sha256 in triples]
+    return folder
 
 
 def intact(folder: Path, jar: Jar) -> bool:
@@ -58,9 +72,9 @@ def intact(folder: Path, jar: Jar) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == jar.sha256
 
 
-def fetch(root: Path, java: Path, jars: list[Jar]) -> None:
+def fetch(root: Path, java: Path, jars: list[Jar], target: Path) -> None:
     """Let Ivy resolve the coordinates, each without what it depends on: Spark brings that itself."""
-    work, target = root / "var/ivy", root / "var/jars"
+    work = root / "var/ivy"
     shutil.rmtree(target, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     module = work / "ivy.xml"

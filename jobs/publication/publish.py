@@ -198,7 +198,7 @@ class _Publication:
             fallback=self.warrant.lost.fallback if self.warrant.lost else fallback_of(run, self.partition.scores),
         )
         place = standing.apart if self.warrant.kind == "forced" else standing.placed
-        return place(head, run.pipeline.publication)
+        return place(head, run.pipeline)
 
     def _go_live(self, head: Head, standing: Standing) -> None:
         def swap() -> Outcome:

@@ -39,7 +39,7 @@ def roll_back(pipeline: Pipeline, store: Store, ledger: Ledger, wish: Wish) -> H
         before, standing = live, replace(standing, history=ledger.admit(live))
         target = _target(pipeline.name, standing.history, before, wish.to)
         _require_whole(store, target)
-        head = standing.apart(target, pipeline.publication)
+        head = standing.apart(target, pipeline)
     note = f"rollback from generation {before.token}" + (f": {wish.reason}" if wish.reason else "")
     entry = replace(Entry.of(head, note), run_id=wish.run_id)
 

@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from jobs.publication.ledger import History, Ledger
-from jobs.spec import Publication
+from jobs.spec import Pipeline
 from serving.errors import HeadUnreadable
 from serving.head import Head, Overlay, parse_head
 from serving.store import Store
@@ -57,19 +57,20 @@ class Standing:
         heads = [head for head in (self.live, self.before) if head is not None]
         return next((head for head in heads if head.overtakes(as_of)), None)
 
-    def placed(self, head: Head, declared: Publication) -> Head:
-        """Return `head` with its epoch and overlay, as its pipeline declares them.
+    def placed(self, head: Head, pipeline: Pipeline) -> Head:
+        """Return `head` with its epoch, and an overlay if its pipeline declares a stream.
 
         An epoch goes on with the same model, an as_of that is no older, and an overlay where there was one. The
         overlay's buckets stay within an epoch, whatever layout a generation has.
         """
         before = self.before
-        same = before is not None and before.model == head.model and (before.overlay is not None) == declared.overlay
+        fresher = pipeline.stream is not None
+        same = before is not None and before.model == head.model and (before.overlay is not None) == fresher
         if before is not None and same and before.as_of <= head.as_of:
             return replace(head, epoch=before.epoch, overlay=before.overlay)
-        return self.apart(head, declared)
+        return self.apart(head, pipeline)
 
-    def apart(self, head: Head, declared: Publication) -> Head:
+    def apart(self, head: Head, pipeline: Pipeline) -> Head:
         """Return `head` at the beginning of an epoch of its own, as `placed` does where none goes on."""
         epoch = 1 if self.before is None else self.before.epoch + 1
-        return replace(head, epoch=epoch, overlay=Overlay(head.layout.buckets) if declared.overlay else None)
+        return replace(head, epoch=epoch, overlay=Overlay(head.layout.buckets) if pipeline.stream else None)

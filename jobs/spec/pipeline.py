@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from jobs.spec.declared import Declared
 from jobs.spec.publication import Fallback, Publication
+from jobs.spec.stream import Kafka, Stream
 
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 SQL_TYPE = re.compile(
@@ -17,12 +18,14 @@ DIGITS = 38  # of Spark's DECIMAL
 # Columns that jobs add to what was delivered, for good or on the way to a table.
 RESERVED = frozenset(
     {"key", "as_of", "day", "file_digest", "source_file", "delivered_at", "uri", "parse_fault", "raw", "n", "faults",
-     "reasons", "run_id", "table_version", "valid_from", "valid_to", "content", "before", "new"}
+     "reasons", "run_id", "table_version", "newest", "event", "history", "valid_from", "valid_to", "content", "before",
+     "new"}
 )  # fmt: skip
 PREFIXES = ("typed_", "fault_")
 VIEWS = frozenset({"events", "spine", "as_ofs", "features"})
 CRON = re.compile(r"([0-5]?\d) ([01]?\d|2[0-3]) \* \* \*")
 ALIAS = re.compile(r"(?!v\d+$|latest$)[a-z][a-z0-9_]*")
+BESIDE = ("_stream", "_maintenance")  # what the ids of further DAGs of a pipeline end with
 ROLES = ("event_time", "arrived_at", "event_id")
 
 
@@ -30,6 +33,12 @@ def _identifier(value: str) -> str:
     if not IDENTIFIER.fullmatch(value):
         raise ValueError(f"'{value}' is not a name: write lower-case letters, digits and _, a letter first")
     return value
+
+
+def _name(value: str) -> str:
+    if value.endswith(BESIDE):
+        raise ValueError(f"'{value}' ends with {' or '.join(BESIDE)}, as a pipeline's further DAGs do: choose another")
+    return _identifier(value)
 
 
 def _column(value: str) -> str:
@@ -81,6 +90,7 @@ def _cron(value: str) -> str:
 
 
 Identifier = Annotated[str, AfterValidator(_identifier)]
+PipelineName = Annotated[str, AfterValidator(_name)]
 Column = Annotated[str, AfterValidator(_column)]
 SqlType = Annotated[str, AfterValidator(_sql_type)]
 Landing = Annotated[str, AfterValidator(_landing)]
@@ -127,10 +137,13 @@ class Source(Declared):
     columns: dict[Column, SqlType] = Field(min_length=1, description="The file's columns in their order, with types.")
     event_time: str | None = Field(None, description="Column that says when the event happened (events only).")
     arrived_at: str | None = Field(
-        None, description="Column that says when it was delivered; default: the interval's end."
+        None,
+        description="Column that says when it was delivered; default: the interval's end, of a message when it came.",
     )
     event_id: str | None = Field(
-        None, description="Column that identifies an event; default: a digest of file and row."
+        None,
+        description="Column that identifies an event; default: a digest of file and row, of a message its place in the "
+        "topic. An event that comes both as a message and in the day's file counts once only where this is declared.",
     )
     suite: Identifier = Field(description="Expectation suite of the staged rows.")
 
@@ -202,7 +215,7 @@ class ScoreRef(Declared):
 class Pipeline(Declared):
     """A pipeline: all of one YAML file."""
 
-    name: Identifier = Field(
+    name: PipelineName = Field(
         description="Name of the pipeline, of its DAG and of its tables; the file is called so too."
     )
     description: str = Field(min_length=1, description="What the scores are for.")
@@ -219,6 +232,7 @@ class Pipeline(Declared):
     model: ModelRef
     scores: ScoreRef = Field(default_factory=lambda: ScoreRef(suite="scores"))
     publication: Publication = Field(default_factory=lambda: Publication.model_validate({}))
+    stream: Stream | None = Field(None, description="What keeps scores fresh between two runs; without it, nothing.")
     fallback: Fallback | None = Field(None, description="What an unknown key gets; without it, 404.")
 
     @model_validator(mode="after")
@@ -239,6 +253,16 @@ class Pipeline(Declared):
         return next((name, source) for name, source in self.sources.items() if source.kind == "events")
 
     @property
+    def topic(self) -> Kafka | None:
+        """The topic that live events come from, if there is one."""
+        return self.stream.kafka if self.stream else None
+
+    @property
     def dimensions(self) -> dict[str, Source]:
         """The sources of attributes, by name."""
         return {name: source for name, source in self.sources.items() if source.kind == "dimension"}
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables of the sources, by their names below the lake's root: the events first."""
+        return [f"events/{self.events[0]}", *(f"dimensions/{name}" for name in self.dimensions)]

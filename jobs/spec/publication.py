@@ -43,9 +43,6 @@ class Publication(Declared):
     rails: Rails = Field(
         default_factory=lambda: Rails.model_validate({}), description="What keeps a bad generation from going live."
     )
-    overlay: bool = Field(
-        default=False, description="Whether fresher values of single keys may be written beside a generation."
-    )
 
 
 class Fallback(Declared):

@@ -1,12 +1,19 @@
 """Where things are: typed, read once from the environment, and nowhere else."""
 
+import shlex
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from jobs.errors import ScorelineError
+
+
+def _command(line: str) -> str:
+    shlex.split(line)
+    return line
 
 
 class Settings(BaseSettings):
@@ -20,7 +27,24 @@ class Settings(BaseSettings):
     lake: str = Field("", description="Root of the Delta tables: a folder or any Hadoop file system's URI.")
     landing: str = Field("", description="Root of the landing files: a folder or any Hadoop file system's URI.")
     reports: Path = Field(Path(), description="Folder for reports that people open.")
+    url: str = Field("http://127.0.0.1:8700", description="URL of the lookup service, to watch scores change.")
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI.")
+    kafka: str = Field("127.0.0.1:9092", description="Kafka's bootstrap servers: host:port,host:port.")
+    kafka_options: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description='Further options of Kafka\'s clients, a JSON object: {"security.protocol": "SASL_SSL", ...}.',
+    )
+
+    stream_restart: Annotated[str, AfterValidator(_command)] = Field(
+        "", description="Command that has a dead stream started and returns at once; {pipeline} in it is the name."
+    )
+
+    @field_validator("kafka_options")
+    @classmethod
+    def _servers_have_their_own(cls, given: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        if "bootstrap.servers" in given:
+            raise ValueError("bootstrap.servers has a variable of its own, SCORELINE_KAFKA")
+        return given
 
     @model_validator(mode="before")
     @classmethod
@@ -59,6 +83,8 @@ def settings() -> Settings:
     """
     try:
         return Settings()
+    except SettingsError as error:  # nothing of the value is shown: it may be a password
+        raise ScorelineError(f"SCORELINE_KAFKA_OPTIONS: this is no JSON object; {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = "SCORELINE_" + "_".join(str(part) for part in first["loc"]).upper()

@@ -26,6 +26,7 @@ def load_pipelines(folder: Path) -> dict[str, Pipeline]:
     found = [read_pipeline(path) for path in pipeline_files(folder)]
     for one, other in combinations(found, 2):
         _refuse_other_meaning(folder, one, other)
+        _refuse_two_loaders(folder, one, other)
     return {pipeline.name: pipeline for pipeline in found}
 
 
@@ -44,6 +45,7 @@ def load_pipeline(folder: Path, name: str) -> Pipeline:
     pipeline = read_pipeline(path)
     for other in _readable(folder):
         _refuse_other_meaning(folder, pipeline, other)
+        _refuse_two_loaders(folder, pipeline, other)
     return pipeline
 
 
@@ -96,6 +98,15 @@ def _refuse_other_meaning(folder: Path, one: Pipeline, other: Pipeline) -> None:
                 f"{place}: {one.name} and {other.name} {what} this source differently, but share its tables; "
                 f"make both (and their suite {mine.suite}) the same, or call one of the sources otherwise"
             )
+
+
+def _refuse_two_loaders(folder: Path, one: Pipeline, other: Pipeline) -> None:
+    """Refuse two pipelines that would append the same messages: the streams of both read the same table."""
+    if one.name != other.name and one.topic and other.topic and one.events[0] == other.events[0]:
+        raise SpecError(
+            f"{folder / one.name}.yaml: stream.kafka: {other.name} fills the same table, events/{one.events[0]}; "
+            "keep kafka: in one of them, the other one's stream sees its events too"
+        )
 
 
 def _suite(folder: Path, pipeline: Pipeline, source: Source) -> bytes:

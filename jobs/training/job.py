@@ -76,7 +76,7 @@ def has_champion(pipeline: Pipeline, settings: Settings) -> bool:
 
 
 def _table_versions(lake: Lake, pipeline: Pipeline) -> dict[str, int]:
-    tables = [f"events/{pipeline.events[0]}", *(f"dimensions/{name}" for name in pipeline.dimensions)]
+    tables = pipeline.tables
     for table in tables:
         if not lake.has(table):
             raise DataFault(f"{table} does not exist: run `scoreline ingest {pipeline.name} --from D --to D` first")

@@ -8,9 +8,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from serving.clock import instant
+from serving.clock import instant, microseconds
 from serving.heads import Live
 from serving.reader import Reader
+from serving.stream import BOUNDS_S
 from serving.web.journal import SECONDS, Journal
 
 BOUNDS = [*map(str, SECONDS), "+Inf"]
@@ -27,7 +28,9 @@ class Metrics:
         """Return all metrics as Prometheus text; `live` is what is live now, None where Redis does not answer."""
         self._journal.fold()
         registry = CollectorRegistry()
-        registry.register(_Told([*self._requests(), *self._store(live), *self._generations(live, now)]))
+        registry.register(
+            _Told([*self._requests(), *self._store(live), *self._generations(live, now), *self._streams(live, now)])
+        )
         return generate_latest(registry)
 
     def _requests(self) -> Families:
@@ -69,6 +72,38 @@ class Metrics:
         for head in live.heads if live else ():
             age.add_metric((head.pipeline,), (now - instant(head.as_of)).total_seconds())
         yield age
+
+    def _streams(self, live: Live | None, now: datetime) -> Families:
+        """Give how each stream is, by its own word, which stays where it was once the stream is dead."""
+        label = ("pipeline",)
+        up = GaugeMetricFamily("scoreline_stream_up", "1 where the pipeline's stream runs, else 0.", labels=label)
+        heard = GaugeMetricFamily("scoreline_stream_silence_seconds", "Seconds since its last word.", labels=label)
+        behind = GaugeMetricFamily("scoreline_stream_lag_appends", "Appends of events not read yet.", labels=label)
+        lag = GaugeMetricFamily("scoreline_stream_lag_seconds", "Seconds for which the oldest waits.", labels=label)
+        progress = GaugeMetricFamily(
+            "scoreline_stream_progress_age_seconds", "Seconds since it got on, or had read all.", labels=label
+        )
+        keys = CounterMetricFamily("scoreline_stream_scores", "Fresh scores since it started.", labels=label)
+        bad = CounterMetricFamily("scoreline_stream_quarantined", "Rows of features that broke a rule.", labels=label)
+        into = CounterMetricFamily("scoreline_stream_loaded", "Messages of a topic that became events.", labels=label)
+        out = CounterMetricFamily("scoreline_stream_rejected", "Messages that did not: see quarantine.", labels=label)
+        fresh = HistogramMetricFamily(
+            "scoreline_stream_freshness_seconds", "Seconds from an event's arrival to its score.", labels=label
+        )
+        at = microseconds(now)
+        for name, record in live.streams.items() if live else ():
+            up.add_metric((name,), int(record.is_alive(at)))
+            heard.add_metric((name,), (at - record.told_at) / 1e6)
+            behind.add_metric((name,), record.behind)
+            lag.add_metric((name,), record.lag_seconds(at))
+            progress.add_metric((name,), (at - record.progressed_at) / 1e6)
+            keys.add_metric((name,), record.keys)
+            bad.add_metric((name,), record.quarantined)
+            into.add_metric((name,), record.loaded)
+            out.add_metric((name,), record.rejected)
+            buckets = zip([*map(str, BOUNDS_S), "+Inf"], map(float, accumulate(record.freshness.counts)), strict=True)
+            fresh.add_metric((name,), list(buckets), record.freshness.seconds)
+        yield from (up, heard, behind, lag, progress, keys, bad, into, out, fresh)
 
 
 class _Told(Collector):

@@ -1,0 +1,69 @@
+"""Which checkpoint a stream goes on from, and what it cannot follow."""
+
+import json
+from dataclasses import dataclass
+from uuid import uuid4
+
+from jobs.errors import StreamChanged
+from jobs.lake import Lake
+from jobs.spec import Pipeline
+
+LONGEST = 2**20  # bytes of the record
+FORMAT = 1  # of the state: another one cannot be read
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoint of a pipeline's stream: its id, which names its folder below the lake."""
+
+    pipeline: str
+    query_id: str
+
+    @property
+    def folder(self) -> str:
+        """The folder below the lake."""
+        return f"streams/{self.pipeline}/{self.query_id}"
+
+
+def current(lake: Lake, pipeline: Pipeline) -> Checkpoint:
+    """Return the checkpoint to go on from; a new one where there is none yet.
+
+    Raises:
+        StreamChanged: its state was made of other events than the pipeline declares now.
+    """
+    record, made = _record(pipeline), _made_for(lake, pipeline)
+    line = lake.files.first_line(lake.path(record), LONGEST) if lake.files.has(record) else None
+    if line is None:
+        checkpoint = Checkpoint(pipeline.name, uuid4().hex)
+        lake.files.write_line(record, json.dumps({"query_id": checkpoint.query_id, "made_for": made}))
+        return checkpoint
+    told = json.loads(line)
+    differing = sorted(name for name in made if told["made_for"].get(name) != made[name])
+    if differing:
+        was, now = ({name: each.get(name) for name in differing} for each in (told["made_for"], made))
+        raise StreamChanged(
+            f"{pipeline.name}: the stream's checkpoint was made for other {', '.join(differing)} ({was}, now {now}) "
+            f"and cannot follow: `scoreline stream start {pipeline.name} --rebuild` begins anew from the events table"
+        )
+    return Checkpoint(pipeline.name, told["query_id"])
+
+
+def forget(lake: Lake, pipeline: Pipeline) -> None:
+    """Remove the checkpoint, with its state: the next one begins with the events table."""
+    lake.files.delete(f"streams/{pipeline.name}")
+
+
+def _record(pipeline: Pipeline) -> str:
+    return f"streams/{pipeline.name}/checkpoint.json"
+
+
+def _made_for(lake: Lake, pipeline: Pipeline) -> dict[str, object]:
+    """Return all that the state depends on."""
+    name, source = pipeline.events
+    return {
+        "format": FORMAT,
+        "events": name,
+        "table": lake.identity(f"events/{name}"),
+        "entity key": pipeline.entity_key,
+        "columns": dict(source.columns),
+    }

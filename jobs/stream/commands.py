@@ -1,0 +1,138 @@
+"""The commands of the micro-batch path: start, stop and look at a stream."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.errors import DataFault, ScorelineError
+from jobs.spec import Pipeline, settings
+from jobs.start import PIPELINE, declared_pipeline
+
+if TYPE_CHECKING:
+    from serving.clock import Clock
+    from serving.store import Store
+    from serving.stream import StreamRecord
+
+STOP_SECONDS = 120
+
+
+@click.group()
+def stream() -> None:
+    """The micro-batches that keep scores fresh between two runs."""
+
+
+@stream.command()
+@PIPELINE
+@click.option("--rebuild", is_flag=True, help="Begin anew from the events table, and forget the checkpoint.")
+@click.option("--reread", is_flag=True, help="Read the topic again, from the oldest message that it has.")
+def start(pipeline: str, rebuild: bool, reread: bool) -> None:  # noqa: FBT001  reason: click passes flags so
+    """Run the stream of a pipeline, until it is told to stop."""
+    from jobs.lake import Lake
+    from jobs.session import spark_session
+    from jobs.stream.checkpoint import current, forget
+    from jobs.stream.loader import Loader
+    from jobs.stream.service import Service, told_to_stop, wait_for_tables
+    from jobs.stream.site import Site
+    from jobs.stream.topic import begin_again, place
+    from serving.keys import stream_wish_key
+    from serving.settings import settings as serving_settings
+    from serving.store import Store
+
+    declared, serving = _declared(pipeline), serving_settings()
+    with Store(serving.redis_url) as store, told_to_stop() as stopping:
+        store.unlink([stream_wish_key(pipeline)])
+        if not wait_for_tables([settings().table(name) for name in declared.tables], stopping):
+            return
+        lake = Lake(spark_session(f"{pipeline} stream"), settings().lake)
+        if rebuild:
+            forget(lake, declared)
+        if reread:
+            begin_again(lake, declared)
+        checkpoint = current(lake, declared)
+        site = Site(declared, lake, settings(), serving.clock, store, checkpoint.query_id)
+        try:
+            loader = Loader(site, place(lake, declared), stopping) if declared.topic else None
+            Service(site, stopping, loader).run(checkpoint)
+        finally:
+            lake.spark.stop()
+
+
+@stream.command()
+@PIPELINE
+def stop(pipeline: str) -> None:
+    """Have a stream end between two micro-batches, wherever it runs, and wait until it has."""
+    from serving.keys import stream_wish_key
+    from serving.settings import settings as serving_settings
+    from serving.store import Store
+
+    _declared(pipeline)
+    serving = serving_settings()
+    with Store(serving.redis_url) as store:
+        store.ask("SET", stream_wish_key(pipeline), 1)
+        deadline = time.monotonic() + STOP_SECONDS
+        while _runs(store, pipeline, serving.clock):
+            if time.monotonic() > deadline:
+                raise ScorelineError(f"{pipeline}: the stream has not said in {STOP_SECONDS} s that it has stopped")
+            time.sleep(0.5)
+    click.echo(f"{pipeline}: the stream has stopped")
+
+
+@stream.command()
+@PIPELINE
+def status(pipeline: str) -> None:
+    """Say how a stream is: whether it runs, how far it has read, and how fresh its scores were."""
+    from serving.settings import settings as serving_settings
+    from serving.store import Store
+
+    declared, serving = _declared(pipeline), serving_settings()
+    with Store(serving.redis_url) as store:
+        record = store.stream(pipeline)
+    if record is None:
+        raise ScorelineError(f"{pipeline}: no stream has said anything: `scoreline stream start {pipeline}`")
+    click.echo("\n".join(_lines(declared, record, serving.clock.microseconds())))
+
+
+@stream.command()
+@PIPELINE
+def watch(pipeline: str) -> None:
+    """Look at a stream once: have it started again where it is dead, and fail where somebody has to look after it."""
+    from jobs.stream.watch import Post
+    from serving.settings import settings as serving_settings
+    from serving.store import Store
+
+    declared, serving = _declared(pipeline), serving_settings()
+    with Store(serving.redis_url) as store:
+        click.echo(Post(declared, settings(), store, serving.clock).look())
+
+
+def _declared(pipeline: str) -> Pipeline:
+    declared, _ = declared_pipeline(pipeline)
+    if declared.stream is None:
+        raise DataFault(f"{pipeline}.yaml declares no stream: write stream: to keep its scores fresh between two runs")
+    return declared
+
+
+def _runs(store: "Store", pipeline: str, clock: "Clock") -> bool:
+    record = store.stream(pipeline)
+    return record is not None and record.is_alive(clock.microseconds())
+
+
+def _lines(declared: Pipeline, record: "StreamRecord", now: int) -> Iterator[str]:
+    silent = timedelta(microseconds=now - record.told_at)
+    state = "DEAD" if record.state == "running" and not record.is_alive(now) else record.state
+    yield f"{declared.name}: {state}, last heard of {silent.total_seconds():.0f} s ago; process {record.process}"
+    lag = f", the oldest for {record.lag_seconds(now):.0f} s" if record.behind else ""
+    yield f"  events       up to append {record.version}; {record.behind} not read{lag}"
+    yield f"  micro-batch  {record.batch}; last progress {(now - record.progressed_at) / 1e6:.0f} s ago"
+    if record.waits_for:
+        yield f"  waits        {record.waits_for}"
+    yield f"  since start  {record.keys} scores, {record.quarantined} rows of features quarantined"
+    if declared.topic:
+        yield f"  topic        {declared.topic.topic}: {record.loaded} messages loaded, {record.rejected} quarantined"
+    shares = {share: record.freshness.quantile(share) for share in (0.5, 0.95)}
+    if None not in shares.values():
+        told = ", ".join(f"{share:.0%} within {bound:g} s" for share, bound in shares.items())
+        yield f"  freshness    {told} of the event's arrival"
