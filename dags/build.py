@@ -2,27 +2,24 @@
 
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
 
 from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Param, chain, timezone
 from airflow.sdk.exceptions import AirflowException
 
-import jobs.spec
+from dags.care import maintenance_dag, watch_dag
 from dags.command import ResolveModel, RunCommand
 from dags.docs import describe
 from dags.landing import WaitForLanding
 from dags.patience import patience
-from dags.submit import SubmitJob
+from dags.submit import submit
 from jobs.errors import SpecError
 from jobs.spec import Pipeline, Source, pipeline_files, read_pipeline, settings
 
-APPLICATION = Path(jobs.spec.__file__).parents[1] / "__main__.py"
 DAY = ["--day", "{{ logical_date | ds }}", "--run-id", "{{ run_id }}"]
 RESOLVED = "ti.xcom_pull(task_ids='resolve_model')"
 MODEL = ["--model-version", f"{{{{ {RESOLVED}['version'] }}}}", "--model-digest", f"{{{{ {RESOLVED}['digest'] }}}}"]
 # One argument, whatever the reason is: an empty one asks for nothing.
 FORCE = ["--force={{ params.force }}"]
-ARGUMENTS = {"score": MODEL, "publish": FORCE}
 PARAMS = {
     "force": Param(
         "",
@@ -35,17 +32,26 @@ LONGEST_RETRY_DELAY = timedelta(hours=1)
 
 
 def build_all(folder: Path) -> tuple[dict[str, DAG], list[str]]:
-    """Return the DAGs of the pipelines that `folder` declares, by name, and what is wrong with the others."""
+    """Return the DAGs of the pipelines that `folder` declares, by id, and what is wrong with the others."""
     built: dict[str, DAG] = {}
     refused: list[str] = []
     for path in pipeline_files(folder):
         try:
-            built[path.stem] = build(read_pipeline(path))
+            built |= {dag.dag_id: dag for dag in dags_of(read_pipeline(path))}
         except SpecError as error:
             refused.append(str(error))
         except (AirflowException, ValueError) as error:
             refused.append(f"{path}: Airflow refuses this pipeline: {error}")
     return built, refused
+
+
+def dags_of(pipeline: Pipeline) -> list[DAG]:
+    """Return the DAG of a pipeline, and those that look after its stream and its tables.
+
+    Raises:
+        AirflowException: Airflow refuses what is declared, such as the schedule.
+    """
+    return [build(pipeline), maintenance_dag(pipeline), *([watch_dag(pipeline)] if pipeline.stream else [])]
 
 
 def build(pipeline: Pipeline) -> DAG:
@@ -115,9 +121,9 @@ def _tasks(pipeline: Pipeline) -> list[BaseOperator | list[BaseOperator]]:
     return [
         ResolveModel(task_id="resolve_model", arguments=["model", "resolve", name], **patience(pipeline)),
         [_wait(source_name, source) for source_name, source in pipeline.sources.items()],
-        _submit("ingest", name),
-        _submit("score", name, outlets=[scores]),
-        _submit("publish", name, inlets=[scores], outlets=[publication], **patience(pipeline)),
+        submit("ingest", name, *DAY),
+        submit("score", name, *DAY, *MODEL, outlets=[scores]),
+        submit("publish", name, *DAY, *FORCE, inlets=[scores], outlets=[publication], **patience(pipeline)),
         RunCommand(task_id="summarise", arguments=["summary", name, *DAY]),
     ]
 
@@ -129,18 +135,6 @@ def _wait(name: str, source: Source) -> WaitForLanding:
         pattern=source.landing,
         first_day=source.first_day,
         deadline_hours=source.deadline_hours,
-    )
-
-
-def _submit(job: str, pipeline: str, **others: Any) -> SubmitJob:
-    return SubmitJob(
-        task_id=job,
-        conn_id="spark_default",
-        pool="spark",
-        application=str(APPLICATION),
-        application_args=[job, pipeline, *DAY, *ARGUMENTS.get(job, [])],
-        name=f"scoreline {job} {pipeline}",
-        **others,
     )
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
@@ -14,9 +15,11 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException
 
+import jobs.spec
 from dags.day import ONE_DAY, day_of
 from dags.errors import REASON, failure
 
+APPLICATION = Path(jobs.spec.__file__).parents[1] / "__main__.py"
 GRACE_S = 3.0  # below the 5 s that Airflow's supervisor leaves between SIGTERM and SIGKILL
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -80,6 +83,19 @@ class SubmitJob(SparkSubmitOperator):
 
     def _get_hook(self) -> JobHook:
         return JobHook(conn_id=self._conn_id, name=self.name, conf=self.conf, application_args=self.application_args)
+
+
+def submit(job: str, pipeline: str, *arguments: str, **others: Any) -> SubmitJob:
+    """Return the task that runs a job of a pipeline as one spark-submit."""
+    return SubmitJob(
+        task_id=job,
+        conn_id="spark_default",
+        pool="spark",
+        application=str(APPLICATION),
+        application_args=[job, pipeline, *arguments],
+        name=f"scoreline {job} {pipeline}",
+        **others,
+    )
 
 
 def _made_by(context: Context) -> dict[str, str]:
