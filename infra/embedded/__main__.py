@@ -1,8 +1,10 @@
-"""`python -m infra.embedded up | down | status | demo`: the embedded default."""
+"""`python -m infra.embedded up | down | status | demo | stream PIPELINE`: the embedded default."""
 
 import argparse
 import signal
 import sys
+from collections.abc import Callable
+from inspect import signature
 
 from rich.console import Console
 
@@ -53,17 +55,27 @@ def demo() -> None:
     run(console, settings())
 
 
-COMMANDS = {"up": up, "down": down, "status": show, "demo": demo}
+def stream(pipeline: str) -> None:
+    """Start the stream of a pipeline, unless it runs."""
+    lifecycle.start_stream(pipeline)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"up": up, "down": down, "status": show, "demo": demo, "stream": stream}
 
 
 def main() -> None:
     """Run the command named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m infra.embedded", description=__doc__)
-    parser.add_argument("command", choices=sorted(COMMANDS))
+    actions = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        action = actions.add_parser(name, help=str(command.__doc__).splitlines()[0])
+        for argument in signature(command).parameters:
+            action.add_argument(argument)
     for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us with SIGINT ignored
         signal.signal(ending, signal.default_int_handler)
     try:
-        COMMANDS[parser.parse_args().command]()
+        given = vars(parser.parse_args())
+        COMMANDS[given.pop("command")](**given)
     except EmbeddedError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from infra.embedded.comparison import Lake, compare
 from infra.embedded.errors import DemoFault
 from infra.embedded.lifecycle import Runtime
 from infra.embedded.places import LOGS, VAR
-from infra.embedded.programs import run_program
+from infra.embedded.programs import run_program, show_program
 from infra.embedded.progress import Step, Steps
 from infra.embedded.settings import Settings
 from infra.embedded.state import read, write
@@ -25,6 +25,8 @@ from serving.clock import Clock
 
 PIPELINE = "purchase_propensity"
 DAYS = (date(1998, 6, 1), date(1998, 6, 3))
+LIVE = DAYS[1] + timedelta(days=1)
+LIVE_SECONDS = 50
 HISTORY = (FIRST_DAY, DAYS[0] - timedelta(days=1))
 # Six hours after the end of the last day: as if it were that morning.
 MORNING = "1998-06-04T06:00:00Z"
@@ -43,6 +45,7 @@ def run(console: Console, settings: Settings) -> None:
         prepare(steps, runtime)
         three_days(steps, runtime)
         show_scores(steps, runtime)
+        live_minute(steps, runtime)
     console.print(seconds_table(steps))
 
 
@@ -54,7 +57,7 @@ def services(steps: Steps, settings: Settings) -> Iterator[Runtime]:
     runtime = None
     try:
         with steps.step("start the services") as step:
-            runtime = lifecycle.up(step.note, settings.model_copy(update={"clock": clock()}))
+            runtime = lifecycle.up(step.note, settings.model_copy(update={"clock": clock(), "streams": False}))
         steps.console.print(services_table())
         yield runtime
     finally:
@@ -146,6 +149,17 @@ def show_scores(steps: Steps, runtime: Runtime) -> None:
     with steps.step("count the rows of the tables"):
         counted = rows_table(lake)
     steps.console.print(counted)
+
+
+def live_minute(steps: Steps, runtime: Runtime) -> None:
+    """Play the purchases of the next day in a minute, and show the scores of those who buy as they change."""
+    with steps.step("land the purchases of the next day"):
+        land(Path(runtime.variables["SCORELINE_LANDING"]), LIVE, LIVE)
+    lifecycle.start_stream(PIPELINE)
+    again = ["--again", "--day-seconds", str(LIVE_SECONDS)]  # a second demo has seen them, and is to be worth watching
+    replay = ["scoreline", "replay-events", PIPELINE, "--from", str(LIVE), *again]
+    with steps.shown("play them live, once the stream is up"):
+        show_program("replay", replay, runtime.environment)
 
 
 def rows_table(lake: Lake) -> Table:

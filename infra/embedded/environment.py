@@ -41,7 +41,14 @@ def variables(ports: Ports, settings: Settings) -> dict[str, str]:
         "SCORELINE_PORT": str(ports.lookup),
         "SCORELINE_URL": ports.url("lookup"),
         "SCORELINE_CLOCK": settings.clock,
+        "SCORELINE_VAR": str(VAR),
+        "SCORELINE_STREAM_RESTART": stream_command() if settings.streams else "",
     }
+
+
+def stream_command() -> str:
+    """Return the command line that starts the stream of `{pipeline}`, wherever it is run."""
+    return shlex.join([str(VENV / "python"), "-m", "infra.embedded", "stream", "{pipeline}"])
 
 
 def environment(ours: dict[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from infra.embedded.errors import EmbeddedError, ServiceFailed
 from infra.embedded.places import LOGS, RUN, VAR, Ports, choose_ports
 from infra.embedded.processes import MARK, RECORDS, Started, forget, recorded, start, stop
 from infra.embedded.scheduler import Scheduler
-from infra.embedded.services import Service, airflow, stores
+from infra.embedded.services import Service, airflow, stores, stream_name, streams
 from infra.embedded.settings import Settings
 from infra.embedded.state import read_json, write
 
@@ -89,6 +89,22 @@ def down() -> int:
         return finish(load())
 
 
+def start_stream(pipeline: str) -> None:
+    """Start the stream of a pipeline beside the services that run; harmless while it runs.
+
+    Raises:
+        EmbeddedError: nothing runs that it could belong to, or the pipeline declares no stream.
+    """
+    with alone("start or stop"):
+        runtime = current()
+        if runtime is None:
+            raise EmbeddedError("nothing is running: make up")
+        wanted = [service for service in streams() if service.name == stream_name(pipeline)]
+        if not wanted:
+            raise EmbeddedError(f"{pipeline} is no pipeline whose YAML declares a stream")
+        begin(wanted, alive(), runtime)
+
+
 def current() -> Runtime | None:
     """Return the runtime while any of its services lives."""
     return load() if alive() else None
@@ -151,7 +167,9 @@ def bring_up(runtime: Runtime, tell: Tell, settings: Settings) -> None:
     tell("Airflow's database")
     airflow_home.migrate(runtime.environment)
     begin(airflow(runtime.ports), living, runtime)
-    for service in (*services, *airflow(runtime.ports)):
+    fresh_scores = streams() if settings.streams else []
+    begin(fresh_scores, living, runtime)
+    for service in (*services, *airflow(runtime.ports), *fresh_scores):
         tell(f"waiting for {service.name}")
         await_well(service)
     runtime.scheduler.keep_pool(SPARK_POOL, settings.spark_slots)

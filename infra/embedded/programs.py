@@ -43,8 +43,36 @@ def run_program(name: str, command: Sequence[str], environment: dict[str, str], 
             process.terminate()
             raise
     if process.returncode != 0:
-        raise DemoFault(f"`{' '.join(command)}` failed ({process.returncode}): {reason(lines)}\n  see {log}")
+        raise failed(command, process.returncode, lines, log)
     return "".join(lines)
+
+
+def show_program(name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+    """Run a program of the virtual environment that a person watches: its output is ours.
+
+    Raises:
+        DemoFault: it failed; the message has its own reason and the log to look at.
+    """
+    log = LOGS / f"demo-{name}.log"
+    with (
+        log.open("w+") as kept,
+        subprocess.Popen(
+            [VENV / command[0], *command[1:]], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=kept
+        ) as process,
+    ):
+        try:
+            process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+        kept.seek(0)
+        if process.returncode != 0:
+            raise failed(command, process.returncode, kept.readlines(), log)
+
+
+def failed(command: Sequence[str], code: int, lines: Sequence[str], log: Path) -> DemoFault:
+    """Return the fault of a program that ended with `code` and wrote `lines`."""
+    return DemoFault(f"`{' '.join(command)}` failed ({code}): {reason(lines)}\n  see {log}")
 
 
 def reason(lines: Sequence[str]) -> str:

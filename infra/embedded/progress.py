@@ -50,14 +50,26 @@ class Steps:
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """Show that a step begins, and how long it took."""
-        start = time.monotonic()
-        try:
+        with self._timed(title):
             if self.console.is_terminal:
                 with self._bars() as bars:
                     yield Step(self.console, title, bars, bars.add_task(title, total=None, note=""))
             else:
                 self.console.print(f"{title} ...", markup=False)
                 yield Step(self.console, title, None, None)
+
+    @contextmanager
+    def shown(self, title: str) -> Iterator[None]:
+        """Show that a step begins which has the screen for itself, and how long it took."""
+        with self._timed(title):
+            self.console.print(f"{title} ...", markup=False)
+            yield
+
+    @contextmanager
+    def _timed(self, title: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
         finally:
             self.seconds[title] = time.monotonic() - start
         self.console.print(f"[green]done[/green] {title} [dim]{self.seconds[title]:.1f} s[/dim]", soft_wrap=True)

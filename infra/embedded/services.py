@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 
 from infra.embedded.places import LOOPBACK, SETUP, VAR, VENV, Ports
+from jobs.spec import load_pipelines
+from jobs.spec import settings as jobs_settings
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,21 @@ def airflow(ports: Ports) -> list[Service]:
         ),
         Service("airflow-dag-processor", (program, "dag-processor"), "", partial(airflow_well, url, "dag_processor")),
     ]
+
+
+def streams() -> list[Service]:
+    """Return a stream for each pipeline that declares one; it waits by itself for what it needs."""
+    found = load_pipelines(jobs_settings().pipelines)
+    return [
+        Service(stream_name(name), (VENV / "scoreline", "stream", "start", name), "", lambda: "")
+        for name, pipeline in found.items()
+        if pipeline.stream
+    ]
+
+
+def stream_name(pipeline: str) -> str:
+    """Return how the service of a pipeline's stream is called."""
+    return f"stream-{pipeline}"
 
 
 def redis_command(ports: Ports) -> tuple[str | Path, ...]:
