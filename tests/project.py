@@ -1,5 +1,6 @@
 """A place of its own for a test: landing folder, lake, reports; and small deliveries to put into it."""
 
+import re
 import shutil
 import struct
 from collections.abc import Iterable
@@ -65,6 +66,12 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return path
+
+
+def with_stream(yaml: str, stream: str) -> str:
+    """Return a pipeline's YAML with this `stream:` in place of its own; without one for ""."""
+    without = re.sub(r"^stream:.*\n(?:  .*\n)*", "", yaml, flags=re.MULTILINE)
+    return f"{without}\n{stream}\n"
 
 
 def scored(project: Project, model: ModelVersion, day: date, run_id: str = "test") -> Run:

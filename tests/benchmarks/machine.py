@@ -20,6 +20,19 @@ MOST_STOLEN = 0.05  # of the time in which cores were wanted
 TRIES = 3
 
 
+class Stolen:
+    """What other guests of the host take from here on."""
+
+    def __init__(self) -> None:
+        self._before = _cpu_seconds()
+
+    @property
+    def share(self) -> float:
+        """Their share of the time in which cores were wanted."""
+        stolen, wanted = (now - then for now, then in zip(_cpu_seconds(), self._before, strict=True))
+        return stolen / wanted if wanted else 0.0
+
+
 @dataclass
 class Neighbours:
     """Other guests of the host: how many rounds were taken again for them, and how many were kept all the same.
@@ -33,12 +46,11 @@ class Neighbours:
     def apart(self, measure: Callable[[], T], say: Callable[[str], None]) -> T:
         """Return what a round measured, of all sides; it is taken again, a few times, where the host took the cores."""
         for left in reversed(range(TRIES)):
-            before = _cpu_seconds()
-            found = measure()
-            stolen, wanted = (now - then for now, then in zip(_cpu_seconds(), before, strict=True))
-            if stolen <= MOST_STOLEN * wanted:
+            stolen, found = Stolen(), measure()
+            share = stolen.share
+            if share <= MOST_STOLEN:
                 return found
-            say(f"other guests of the host had {stolen / wanted:.0%} of the time that was wanted")
+            say(f"other guests of the host had {share:.0%} of the time that was wanted")
             self.retaken += left > 0
         self.kept += 1
         return found

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +33,10 @@ QUICK_COMPILER = "-XX:TieredStopAtLevel=1 "
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: keys, runs of each side, seconds of load a run, cold starts, Feast's keys, swaps."""
+    """How much is measured: keys, runs of each side, seconds of load a run, cold starts, Feast's keys, swaps.
+
+    Of the stream: how often the real purchases are there in the long history, seconds at each rate, and of warming up.
+    """
 
     rows: int = 5_000_000
     rounds: int = 5
@@ -41,9 +44,12 @@ class Scale:
     cold: int = 3
     feast_rows: int = 1_000_000
     swaps: int = 10
+    copies: int = 100
+    arrivals: int = 300
+    warming: int = 120
 
 
-QUICK = Scale(rows=200_000, rounds=2, seconds=2, cold=1, feast_rows=10_000, swaps=2)
+QUICK = Scale(rows=200_000, rounds=2, seconds=2, cold=1, feast_rows=10_000, swaps=2, copies=2, arrivals=20, warming=10)
 
 
 class Failed(Exception):
@@ -124,13 +130,13 @@ class Stage:
                 raise Failed(f"{name} does not answer at {page}: see {self.log(name)}")
             time.sleep(0.1)
 
-    def service(self, redis: int) -> str:
+    def service(self, redis: int, **variables: str) -> str:
         """Start the lookup service, one worker, which asks for an API key, on a Redis; return its address."""
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         where = {"SCORELINE_REDIS_URL": redis_url(redis), "SCORELINE_PORT": str(port)}
         where["SCORELINE_API_KEYS_FILE"] = str(self.keys)
-        self.web("service", [sys.executable, "-m", "serving"], f"{url}/readyz", **where)
+        self.web("service", [sys.executable, "-m", "serving"], f"{url}/readyz", **where, **variables)
         return url
 
     @cached_property
@@ -140,14 +146,15 @@ class Stage:
         path.write_text(self._key_line + "\n")
         return path
 
-    def scoreline(self, redis: int, population: Population, *command: str) -> subprocess.Popen[bytes]:
-        """Start `scoreline` on a population and a Redis; its log is called as its command."""
-        variables = {"SCORELINE_REDIS_URL": redis_url(redis), **population.variables}
-        return self.start(command[0], [sys.executable, "-m", "jobs", *command], **variables)
+    def scoreline(self, redis: int, variables: Mapping[str, str], *command: str) -> subprocess.Popen[bytes]:
+        """Start `scoreline` on a Redis, and on what `variables` name; its log is called as its command."""
+        where = {"SCORELINE_REDIS_URL": redis_url(redis), **variables}
+        return self.start(command[0], [sys.executable, "-m", "jobs", *command], **where)
 
     def publishing(self, redis: int) -> subprocess.Popen[bytes]:
         """Start the whole publication of the population as a job of its own."""
-        return self.scoreline(redis, self.population, "publish", PIPELINE, "--day", str(DAY), "--run-id", "benchmark")
+        command = ("publish", PIPELINE, "--day", str(DAY), "--run-id", "benchmark")
+        return self.scoreline(redis, self.population.variables, *command)
 
     @cached_property
     def live_redis(self) -> int:
@@ -185,6 +192,8 @@ def redis_url(port: int) -> str:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Stop a program that the stage started: politely, then surely, with the children that it left."""
+    if process.returncode is not None:  # its number may be another's by now
+        return
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STOP_S)

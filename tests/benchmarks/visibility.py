@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from jobs.publication.publish import publish
+from serving.errors import ServingError
 from serving.keys import head_key
 from tests.benchmarks.population import PIPELINE, Population, key_of, right
 from tests.benchmarks.result import Result, alone
@@ -46,7 +47,8 @@ def rollbacks(stage: Stage) -> Iterator[Result]:
         stage.finish("publish", stage.publishing(stage.live_redis))
         with Answers(page, stage.api_key) as answers:
             start = time.time()
-            stage.finish("rollback", stage.scoreline(stage.live_redis, stage.population, "rollback", PIPELINE))
+            command = stage.scoreline(stage.live_redis, stage.population.variables, "rollback", PIPELINE)
+            stage.finish("rollback", command)
             values.append(1000 * (answers.change_after(start) - start))
         stage.say(f"rollback {turn + 1}: seen after {values[-1]:.0f} ms")
     yield alone("rollback_visible_ms", "ms", values)
@@ -86,7 +88,7 @@ class Watch(threading.Thread, ABC):
     def run(self) -> None:
         try:
             self.watch()
-        except (OSError, ValueError, http.client.HTTPException, RedisError) as fault:
+        except (OSError, ValueError, http.client.HTTPException, RedisError, ServingError) as fault:
             self.fault = f"{type(self).__name__}: {fault!r}"
 
     @abstractmethod

@@ -38,12 +38,17 @@ MODEL = {"name": "purchase_propensity", "version": "7", "digest": "a1b2c3"}
 
 
 @pytest.fixture(scope="module")
-def dag() -> DAG:
+def bag() -> BundleDagBag:
     folder = ROOT / "dags"
     bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
     with create_session() as session:
         DagBundlesManager().sync_bundles_to_db(session=session)  # type: ignore[no-untyped-call]  # reason: Airflow gives it no types
     sync_bag_to_db(bag, "dags-folder", None)
+    return bag
+
+
+@pytest.fixture(scope="module")
+def dag(bag: BundleDagBag) -> DAG:
     return bag.dags["purchase_propensity"]
 
 
@@ -104,14 +109,22 @@ def rendered(dag: DAG, run: DagRun, task_id: str) -> SubmitJob:
     return task
 
 
+def command_of(task: SubmitJob) -> str:
+    """Return the task's command, an argument a line."""
+    command = task._get_hook()._build_spark_submit_command(task.application)
+    return "\n".join(command).replace(str(ROOT), "<project>") + "\n"
+
+
 @pytest.mark.parametrize("task_id", ["ingest", "score", "publish"])
 def test_command(dag: DAG, run: DagRun, task_id: str) -> None:
-    task = rendered(dag, run, task_id)
+    assert command_of(rendered(dag, run, task_id)) == (SNAPSHOTS / f"{task_id}.txt").read_text("utf-8")
 
-    command = task._get_hook()._build_spark_submit_command(task.application)
 
-    lines = "\n".join(command).replace(str(ROOT), "<project>")
-    assert f"{lines}\n" == (SNAPSHOTS / f"{task_id}.txt").read_text("utf-8")
+def test_command_of_maintenance(bag: BundleDagBag) -> None:
+    dag = bag.dags["purchase_propensity_maintenance"]
+    run = run_by_hand(dag, DateTime(2026, 6, 3, tzinfo=UTC))
+
+    assert command_of(rendered(dag, run, "maintain")) == (SNAPSHOTS / "maintain.txt").read_text("utf-8")
 
 
 def test_a_run_may_force_its_publication_and_says_why(dag: DAG) -> None:
@@ -121,8 +134,8 @@ def test_a_run_may_force_its_publication_and_says_why(dag: DAG) -> None:
     assert task._get_hook()._build_spark_submit_command(task.application)[-1] == f"--force={reason}"
 
 
-def test_snapshots_cover_every_spark_submit(dag: DAG) -> None:
-    submits = {task.task_id for task in dag.tasks if isinstance(task, SubmitJob)}
+def test_snapshots_cover_every_spark_submit(bag: BundleDagBag) -> None:
+    submits = {task.task_id for dag in bag.dags.values() for task in dag.tasks if isinstance(task, SubmitJob)}
 
     assert submits == {path.stem for path in SNAPSHOTS.iterdir()}
 

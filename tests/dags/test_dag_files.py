@@ -9,13 +9,18 @@ from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 from airflow.models.dag import DagModel
 from airflow.models.errors import ParseImportError
 from airflow.sdk import Asset
+from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from dags.build import build
+from dags.command import RunCommand
 from jobs.spec import read_pipeline
+from tests.project import with_stream
 
 ROOT = Path(__file__).parents[2]
+MAINTENANCE, WATCH = "purchase_propensity_maintenance", "purchase_propensity_stream"
+SHIPPED = ["purchase_propensity", MAINTENANCE, WATCH]
 CHAIN = ["resolve_model", "wait_for_transactions", "ingest", "score", "publish", "summarise"]
 
 
@@ -30,11 +35,44 @@ def synchronise(bag: BundleDagBag) -> None:
     sync_bag_to_db(bag, "dags-folder", None)
 
 
-def test_each_pipeline_is_a_dag() -> None:
+def test_each_pipeline_is_a_dag_with_another_for_its_tables() -> None:
     bag = found()
 
-    assert sorted(bag.dags) == ["purchase_propensity"]
+    assert sorted(bag.dags) == SHIPPED
     assert bag.import_errors == {}
+
+
+@pytest.fixture
+def watched(project: Path) -> BundleDagBag:
+    """What Airflow finds where the pipeline declares a stream."""
+    path = project / "dags" / "pipelines" / "purchase_propensity.yaml"
+    path.write_text(with_stream(path.read_text("utf-8"), "stream: {stuck_minutes: 7}"), "utf-8")
+    return found()
+
+
+def test_a_stream_has_a_dag_that_looks_after_it(watched: BundleDagBag) -> None:
+    assert sorted(watched.dags) == SHIPPED
+    (task,) = watched.dags[WATCH].tasks
+    assert isinstance(task, RunCommand)
+    assert task.arguments == ["stream", "watch", "purchase_propensity"]
+    page = str(watched.dags[WATCH].doc_md)
+    assert "has not gone on for 7 minutes" in page
+    assert "scoreline-stream@{pipeline}`" in page
+
+
+@pytest.mark.parametrize(("name", "period"), [(MAINTENANCE, timedelta(days=1)), (WATCH, timedelta(minutes=5))])
+def test_care_is_about_now_and_has_no_end(watched: BundleDagBag, name: str, period: timedelta) -> None:
+    """Data that end are served on; and unpausing makes one run, for now, and none for the years before."""
+    dag = watched.dags[name]
+    assert (dag.catchup, dag.max_active_runs, dag.end_date) == (False, 1, None)
+    assert {(task.owner, task.retries) for task in dag.tasks} == {("growth-data", 1)}
+    scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+    before = datetime.now(UTC)
+
+    run = scheduled.next_dagrun_info(last_automated_run_info=None)
+
+    assert run
+    assert before - period < run.run_after <= datetime.now(UTC)
 
 
 def test_the_tasks_run_in_their_order() -> None:
@@ -116,7 +154,7 @@ def test_a_wrong_pipeline_is_an_import_error_and_the_others_stay(
     bag = found()
     synchronise(bag)
 
-    assert list(bag.dags) == ["purchase_propensity"]
+    assert sorted(bag.dags) == SHIPPED
     assert list(bag.import_errors) == ["refused.py"]
     assert said.format(line=line) in bag.import_errors["refused.py"]
     with create_session() as session:

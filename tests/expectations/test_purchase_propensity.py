@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from expectations.errors import ExpectationsFailed
 from expectations.gate import Gate
-from expectations.rows import row_faults
+from expectations.rows import RowRules
 from expectations.suites import load_suite
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_three_bad_rows_stop_even_the_quietest_day(spark: SparkSession, gate: Ga
 def test_two_bad_rows_go_to_quarantine_with_their_reasons(spark: SparkSession, gate: Gate) -> None:
     day = spoiled(spoiled(staged(spark), "amount", "-0.01", range(2)), "cds", 0, range(1))
     assert all(one.success for one in gate.check(day, "transactions", {"day": "1998-06-01"}))
-    faulted = row_faults(day, gate.suite("transactions")).filter(F.size("faults") > 0)
+    faulted = RowRules.of(day, gate.suite("transactions")).judged(day).filter(F.size("faults") > 0)
     too_low = "amount=-0.01 breaks expect_column_values_to_be_between(min_value=0, max_value=10000, mostly=0.95)"
     no_disc = "cds=0 breaks expect_column_values_to_be_between(min_value=1, max_value=1000, mostly=0.95)"
     assert {row.event_id: row.faults for row in faulted.collect()} == {"0": [no_disc, too_low], "1": [too_low]}

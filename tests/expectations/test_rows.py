@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from expectations.engine import validate
 from expectations.errors import CheckBroken
-from expectations.rows import row_faults
+from expectations.rows import RowRules
 from expectations.suites import Check, Suite, load_suite
 
 SCHEMA = "a double, b double, n int, s string, day date"
@@ -50,6 +50,10 @@ SUITE = """
   kwargs: {column_list: [a, b, n], ignore_row_if: any_value_is_missing}
 - {type: expect_select_column_values_to_be_unique_within_record, kwargs: {column_list: [b, n], ignore_row_if: never}}
 """
+
+
+def row_faults(frame: DataFrame, suite: Suite) -> DataFrame:
+    return RowRules.of(frame, suite).judged(frame)
 
 
 def suite_of(folder: Path, text: str) -> Suite:

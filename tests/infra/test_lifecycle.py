@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
 import pytest
 from rich.console import Console
 
 from infra.embedded import __main__ as program
 from infra.embedded import airflow_home, demo, environment, lifecycle, processes
-from infra.embedded.errors import DemoFault, ServiceFailed
+from infra.embedded.errors import DemoFault, EmbeddedError, ServiceFailed
 from infra.embedded.scheduler import Scheduler
-from infra.embedded.services import Service
+from infra.embedded.services import Service, stream_name
 from infra.embedded.settings import Settings
 
 SLEEP = ("-c", "import time; time.sleep(600)")
@@ -101,6 +102,45 @@ def test_an_empty_record_of_the_runtime_stops_no_command(folder: Path, capsys: p
     assert "runtime.json cannot be read" in capsys.readouterr().err
     assert lifecycle.down() == 2
     assert lifecycle.down() == 0
+
+
+@pytest.fixture
+def one_stream(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A stream, which `make up` starts, of the pipeline `sold`."""
+    monkeypatch.setattr(lifecycle, "streams", lambda: [service(stream_name("sold"))])
+    return stream_name("sold")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_dead_stream_is_started_again_as_one_of_the_services(one_stream: str) -> None:
+    """It has the runtime's mark and a session of its own, and `down` stops it; what lives stays as it is."""
+    up()
+    before = pids()
+    kill(one_stream)
+
+    lifecycle.start_stream("sold")
+
+    after = pids()
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {one_stream}
+    runtime = lifecycle.load()
+    assert runtime
+    assert psutil.Process(after[one_stream]).environ()[processes.MARK] == runtime.mark
+    assert os.getsid(after[one_stream]) == after[one_stream]
+    lifecycle.start_stream("sold")
+    assert pids() == after
+    assert lifecycle.down() == 3
+
+
+@pytest.mark.usefixtures("folder", "one_stream")
+def test_a_stream_is_started_beside_services_alone_and_only_where_it_is_declared() -> None:
+    with pytest.raises(EmbeddedError, match="nothing is running: make up"):
+        lifecycle.start_stream("sold")
+    up()
+    with pytest.raises(EmbeddedError, match="lost is no pipeline whose YAML declares a stream"):
+        lifecycle.start_stream("lost")
+    with lifecycle.alone("start or stop"), pytest.raises(EmbeddedError, match="another start or stop"):
+        lifecycle.start_stream("sold")
 
 
 @pytest.mark.usefixtures("folder")

@@ -1,6 +1,7 @@
 """What a person sets for the embedded runtime is refused by name before anything starts."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,23 @@ def test_a_shell_gets_the_lookup_and_keeps_what_it_reaches_directly(
 
     assert shown.stdout == "http://127.0.0.1:4 s3a://bucket/lake real 127.0.0.1,localhost,x\n"
     assert "AIRFLOW_CONN_SPARK_DEFAULT" not in ours, "it would win over the connection that a person edits"
+
+
+def test_a_dead_stream_is_started_by_this_runtime_alone_and_only_if_it_has_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task has another working folder, so the runtime's is named in full."""
+    toolchain = tmp_path / "toolchain.json"
+    toolchain.write_text("{}")
+    monkeypatch.setattr(environment, "TOOLCHAIN", toolchain)
+
+    ours = environment.variables(PORTS, Settings())
+    program, *arguments = shlex.split(ours["SCORELINE_STREAM_RESTART"])
+
+    assert arguments == ["-m", "infra.embedded", "stream", "{pipeline}"]
+    assert Path(program).is_absolute()
+    assert Path(ours["SCORELINE_VAR"]).is_absolute()
+    assert environment.variables(PORTS, Settings(streams=False))["SCORELINE_STREAM_RESTART"] == ""
 
 
 def test_without_set_up_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_a_package_that_the_lock_lacks_is_named() -> None:
 
 
 def test_a_jar_with_one_byte_changed_is_not_intact(tmp_path: Path) -> None:
-    jar = next(jar for jar in jars.named() if jar.module == "delta-storage")
+    jar = next(jar for jar in jars.SPARK.jars() if jar.module == "delta-storage")
     content = bytearray((ROOT / "var/jars" / jar.file).read_bytes())
     (tmp_path / jar.file).write_bytes(content)
     assert jars.intact(tmp_path, jar)

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from jobs.run import CHAMPION, Run, as_of_day
 from jobs.tables import features_table, scores_table, superseded
 from serving.clock import Clock
-from tests.project import Project
+from tests.project import Project, with_stream
 
 DAY = date(1998, 6, 1)
 NAME = "purchase_propensity"
@@ -74,3 +74,11 @@ def declaring(run: Run, **publication: Any) -> Run:
 def at(run: Run, minutes: float = 0) -> Run:
     """Return the run with a clock that shows `minutes` after EVENING, and runs on from there."""
     return replace(run, clock=Clock(EVENING + timedelta(minutes=minutes) - datetime.now(UTC)))
+
+
+def streaming(project: Project, text: str = "stream: {}") -> Project:
+    """Return the project with this `stream:` in its pipeline's YAML, in place of its own."""
+    other = project.copied(project.folder / "declared")
+    path = other.settings.pipelines / f"{NAME}.yaml"
+    path.write_text(with_stream(path.read_text(), text))
+    return other

@@ -41,7 +41,11 @@ def test_an_event_counts_once_as_it_arrived_first(spark: SparkSession) -> None:
     ]
     for order in (rows, rows[::-1]):
         once = counted_once(spark.createDataFrame(order, schema), "customer_id").toArrow().to_pylist()
-        assert sorted(tuple(row.values()) for row in once) == [("a", "1", live, 10), ("a", "2", filed, 7), ("b", "1", filed, 5)]
+        assert sorted(tuple(row.values()) for row in once) == [
+            ("a", "1", live, 10),
+            ("a", "2", filed, 7),
+            ("b", "1", filed, 5),
+        ]
 
 
 @pytest.fixture

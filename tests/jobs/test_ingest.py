@@ -84,7 +84,10 @@ def test_a_range_gives_the_same_rows_as_its_days(project: Project, tmp_path: Pat
     ingest(project.run(NEXT), [DAY, NEXT])
     ingest_day(other, DAY)
     ingest_day(other, NEXT)
-    assert contents(project) == contents(other)
+    # Of the same rows only the number of the append is another.
+    ranged, daily = ([re.sub(r"table_version=\d+", "", row) for row in contents(each)[0]] for each in (project, other))
+    assert ranged == daily
+    assert contents(project)[1] == contents(other)[1] == []
 
 
 def test_a_header_alone_is_a_quiet_day(project: Project) -> None:

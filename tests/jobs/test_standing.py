@@ -6,9 +6,11 @@ import pytest
 
 from jobs.publication.ledger import LIVE, Entry
 from jobs.publication.standing import Standing
-from jobs.spec import Publication
+from jobs.spec import Pipeline, load_pipeline
+from jobs.spec.stream import Stream
 from serving.head import Head, Model, Overlay
 from serving.keys import head_key
+from tests.conftest import ROOT
 from tests.jobs.sites import NAME, Site
 from tests.serving.publishing import DAY, raw
 
@@ -16,11 +18,12 @@ OTHER = Model("purchase_propensity", "8", "sha256:8")
 
 
 Spot = tuple[int, Overlay | None]
-WITHOUT = Publication.model_validate({})
-WITH = Publication.model_validate({"overlay": True})
+DECLARED = load_pipeline(ROOT / "dags" / "pipelines", NAME)
+WITHOUT = DECLARED.model_copy(update={"stream": None})
+WITH = DECLARED.model_copy(update={"stream": Stream.model_validate({})})
 
 
-def placed(site: Site, head: Head, declared: Publication = WITHOUT) -> Spot:
+def placed(site: Site, head: Head, declared: Pipeline = WITHOUT) -> Spot:
     found = Standing.observed(site.store, site.ledger, NAME).placed(head, declared)
     return found.epoch, found.overlay
 

@@ -138,22 +138,23 @@ def test_the_page_is_complete_in_itself(project: Project, champion: ModelVersion
         assert loading not in page
 
 
-def test_what_comes_after_its_as_of_changes_no_bit(
+def test_what_comes_after_its_as_of_or_a_second_time_changes_no_bit(
     project: Project, pipeline: Pipeline, champion: ModelVersion
 ) -> None:
-    """Neither purchases after it, nor earlier ones that arrive after it; and a training can be repeated.
+    """Neither purchases after it, nor earlier ones that arrive after it, nor what is sent again; it can be repeated.
 
     The second model is registered beside the champion, which stays what it was.
     """
     after = [event(10**6 + n, n, AS_OF + DAY * (n % 20), AS_OF + DAY * (n % 20 + 1)) for n in range(300)]
     late = [event(2 * 10**6 + n, n, AS_OF - DAY * (30 + n % 90), AS_OF + DAY) for n in range(300)]
-    load(project, [*after, *late])
+    again = [(*one[:2], one[2] + DAY, *one[3:]) for one in purchases()[::3]]
+    load(project, [*after, *late, *again])
     challenger = pipeline.model_copy(update={"model": ModelRef(name=pipeline.model.name, alias="challenger")})
-    again = train(project.spark, challenger, project.settings, AS_OF)
+    second = train(project.spark, challenger, project.settings, AS_OF)
     assert resolve(project.settings.mlflow_uri, champion.name, "champion") == champion
-    assert resolve(project.settings.mlflow_uri, champion.name, "challenger") == again
-    assert int(again.version) == int(champion.version) + 1
-    assert scores(fetched(project, again)) == scores(fetched(project, champion))
+    assert resolve(project.settings.mlflow_uri, champion.name, "challenger") == second
+    assert int(second.version) == int(champion.version) + 1
+    assert scores(fetched(project, second)) == scores(fetched(project, champion))
 
 
 def test_too_little_history_names_the_remedy(project: Project, pipeline: Pipeline, champion: ModelVersion) -> None:

@@ -1,0 +1,128 @@
+"""Small appends without Spark: each has a number of its own, whoever else appends at the same moment."""
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import count
+from multiprocessing import get_context
+from threading import Event
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+from jobs.errors import Fenced
+from jobs.ingest import ingest
+from jobs.stream import live as live_module
+from jobs.stream import way
+from jobs.stream.live import LiveEvents
+from jobs.tables import APPENDS, events_table
+from tests.jobs.appending import APPENDED, NOON, append, bought
+from tests.jobs.conftest import DAY
+from tests.jobs.populations import streaming
+from tests.jobs.shop import EVENTS, NOW, rows
+from tests.project import Project, purchases
+
+WRITERS = 4
+
+
+@pytest.fixture
+def path(project: Project) -> str:
+    """The path of an events table without events."""
+    project.lake.create(events_table(*project.pipeline().events))
+    return project.settings.table(EVENTS)
+
+
+def stored(path: str) -> list[dict[str, Any]]:
+    return list(DeltaTable(path).to_pyarrow_table().to_pylist())
+
+
+def test_an_append_is_numbered_and_says_no_more_than_is_known(path: str) -> None:
+    live = LiveEvents(path)
+    assert [live.append(rows(("00001", "20.00"), ids=(f"order-{n}",)), NOW) for n in range(2)] == [0, 1]
+    first = next(row for row in stored(path) if row["event_id"] == "order-0")
+    assert (first["customer_id"], first["arrived_at"], first["table_version"]) == ("00001", NOW, 0)
+    assert first["event_time"] == datetime(NOW.year, NOW.month, NOW.day, tzinfo=UTC)
+    assert {name for name, value in first.items() if value is None} == {"day", "source_file", "file_digest"}
+
+
+def threads() -> Executor:
+    return ThreadPoolExecutor(WRITERS)
+
+
+def processes() -> Executor:
+    return ProcessPoolExecutor(WRITERS, get_context("spawn"))  # a fork would share the libraries' own threads
+
+
+@pytest.mark.parametrize("pool", [threads, processes])
+def test_of_many_writers_none_loses_anything_and_no_number_is_given_twice(
+    path: str, pool: Callable[[], Executor]
+) -> None:
+    with pool() as writers:
+        told = [writers.submit(append, path, writer) for writer in range(WRITERS)]
+        numbers = {writer: future.result() for writer, future in enumerate(told)}
+    given = [number for each in numbers.values() for number in each]
+    assert sorted(given) == list(range(WRITERS * APPENDED))
+    found = {row["event_id"]: row["table_version"] for row in stored(path)}
+    assert found == {f"{writer}-{n}": each[n] for writer, each in numbers.items() for n in range(APPENDED)}
+
+
+def test_what_is_delivered_gets_in_beside_live_events(project: Project, path: str) -> None:
+    """The day's file is appended while purchases go on; both are whole, and each append has a number of its own."""
+    declared = streaming(project)
+    declared.deliver(DAY, purchases(DAY, 30))
+    live, over = LiveEvents(path), Event()
+
+    def go_on() -> int:
+        numbers = count()
+        while not over.wait(0.02):
+            live.append(bought(1, next(numbers)), NOON)
+        return next(numbers)
+
+    with ThreadPoolExecutor(1) as beside:
+        going = beside.submit(go_on)
+        try:
+            ingest(declared.run(DAY), [DAY])
+        finally:
+            over.set()
+        number = going.result()
+    found = stored(path)
+    assert Counter(row["source_file"] is None for row in found) == {True: number, False: 30}
+    by_append = {row["table_version"]: row["source_file"] for row in found}
+    assert sorted(by_append) == list(range(number + 1))
+    assert sum(file is not None for file in by_append.values()) == 1
+
+
+def test_who_asks_for_way_and_dies_is_waited_for_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(way, "WAIT_SECONDS", 0.2)
+    live = LiveEvents(path)
+    way._say(path, odd=1)
+    live.newest()  # it hears of it
+    assert live.append(rows(("00001", "20.00")), NOW) == 0
+    monkeypatch.setattr(way, "WAIT_SECONDS", 1e9)
+    assert live.append(rows(("00001", "20.00")), NOW) == 1
+    with ThreadPoolExecutor(1) as beside:
+        with way.way_through(path):
+            live.newest()
+            waiting = beside.submit(live.append, rows(("00001", "20.00")), NOW)
+            with pytest.raises(TimeoutError):
+                waiting.result(1)
+        assert waiting.result() == 2
+
+
+def test_who_never_gets_a_number_says_so(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else is always a moment faster; what was to be appended is not there."""
+
+    def late(table: DeltaTable, events: pa.Table, **named: Any) -> None:
+        other = DeltaTable(path)
+        last = other.transaction_version(APPENDS)
+        mark = CommitProperties(app_transactions=[Transaction(APPENDS, 0 if last is None else last + 1)])
+        write_deltalake(other, events.slice(0, 0), mode="append", commit_properties=mark)
+        write_deltalake(table, events, **named)
+
+    monkeypatch.setattr(live_module, "write_deltalake", late)
+    with pytest.raises(Fenced, match="20 times: try again"):
+        LiveEvents(path).append(rows(("00001", "20.00")), NOW)
+    assert stored(path) == []

@@ -1,0 +1,123 @@
+"""`scoreline stream` as an operator runs it: what it prints and how it ends; the stream itself is elsewhere."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from jobs.stream.live import LiveEvents
+from jobs.tables import events_table
+from serving.clock import microseconds
+from serving.keys import stream_key, stream_wish_key
+from serving.store import Store
+from serving.stream import SILENCE, Freshness, StreamRecord
+from tests.conftest import ROOT
+from tests.jobs.populations import streaming
+from tests.jobs.shop import EVENTS, NAME, NOW, rows
+from tests.jobs.streamer import await_true
+from tests.project import Project
+
+NOON = microseconds(NOW)
+RECORD = StreamRecord(
+    state="running", query_id="q", started_at=NOON, told_at=NOON, batch=7, version=0, keys=3, quarantined=1,
+    freshness=Freshness().with_all([0.4] * 19 + [2.5]),
+)  # fmt: skip
+
+
+class Terminal:
+    """Where `scoreline stream ...` is typed."""
+
+    def __init__(self, project: Project, store: Store) -> None:
+        self.project, self.store = project, store
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        settings = self.project.settings
+        variables = {
+            "SCORELINE_PROJECT": str(settings.project),
+            "SCORELINE_LAKE": settings.lake,
+            "SCORELINE_REDIS_URL": self.store.url,
+            "SCORELINE_CLOCK": f"{NOW.isoformat()}@{datetime.now(UTC).isoformat()}",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs", "stream", *words],
+            env={**os.environ, **variables},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        process = self.begin(*words)
+        said, complained = process.communicate(timeout=120)
+        return process.returncode, said, complained
+
+    def tell(self, record: StreamRecord) -> None:
+        self.store.ask("SET", stream_key(NAME), record.to_json())
+
+
+@pytest.fixture
+def terminal(project: Project, store: Store) -> Terminal:
+    declared = streaming(project)
+    declared.lake.create(events_table(*declared.pipeline().events))
+    return Terminal(declared, store)
+
+
+def test_status_says_how_far_it_is_and_how_fresh(terminal: Terminal) -> None:
+    live = LiveEvents(terminal.project.settings.table(EVENTS))
+    for _ in range(3):
+        live.append(rows(("00001", "1.00")), NOW)
+    terminal.tell(RECORD)
+    code, said, complained = terminal.run("status", NAME)
+    assert (code, complained) == (0, "")
+    first, *others = said.splitlines()
+    assert first.startswith(f"{NAME}: running, last heard of ")
+    assert others == [
+        "  events       version 0, 2 appends behind; micro-batch 7",
+        "  since start  3 scores, 1 rows of features quarantined",
+        "  freshness    50% within 0.5 s, 95% within 0.5 s of the event's arrival",
+    ]
+
+
+def test_status_of_one_that_says_nothing_any_more_is_dead(terminal: Terminal) -> None:
+    terminal.tell(replace(RECORD, told_at=NOON - SILENCE, freshness=Freshness()))
+    code, said, _ = terminal.run("status", NAME)
+    assert code == 0
+    assert said.startswith(f"{NAME}: DEAD, last heard of ")
+    assert "freshness" not in said
+
+
+def test_status_without_a_stream_says_how_to_start_one(terminal: Terminal) -> None:
+    code, _, complained = terminal.run("status", NAME)
+    assert (code, f"`scoreline stream start {NAME}`" in complained) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "status"])
+def test_a_pipeline_without_a_stream_is_refused_with_what_to_write(
+    project: Project, store: Store, command: str
+) -> None:
+    path = project.copied(project.folder / "plain")
+    yaml = path.settings.pipelines / f"{NAME}.yaml"
+    kept = [line for line in yaml.read_text().splitlines() if not line.startswith("stream:")]
+    yaml.write_text("\n".join(kept) + "\n")
+    code, _, complained = Terminal(path, store).run(command, NAME)
+    assert code == 3
+    assert "declares no stream: write stream: to keep its scores fresh" in complained
+
+
+def test_stop_waits_until_the_stream_says_that_it_has(terminal: Terminal) -> None:
+    terminal.tell(RECORD)
+    process = terminal.begin("stop", NAME)
+    await_true(lambda: terminal.store.ask("EXISTS", stream_wish_key(NAME)) == 1)
+    assert process.poll() is None
+    terminal.tell(replace(RECORD, state="stopped"))
+    assert process.communicate(timeout=120)[0] == f"{NAME}: the stream has stopped\n"
+    assert process.returncode == 0
+
+
+def test_stop_of_one_that_is_dead_waits_for_nobody(terminal: Terminal) -> None:
+    terminal.tell(replace(RECORD, told_at=NOON - SILENCE))
+    assert terminal.run("stop", NAME)[:2] == (0, f"{NAME}: the stream has stopped\n")
