@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from threading import Event, Lock
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
-from jobs.errors import RegistryUnavailable, StreamEnded
+from jobs.errors import Overtaken, RegistryUnavailable, StreamEnded
 from jobs.registry import ModelVersion
 from jobs.staging import DELIVERY
 from jobs.stream.dimensions import Dimensions
@@ -111,8 +112,11 @@ class Batches:
         with self.lock:
             seen = self._look()
             if seen is not None and not seen.follows(self.seen):
-                self._catch_up(seen)
-            self.seen = seen or self.seen
+                with suppress(Overtaken):  # the next look sees what it was
+                    self._catch_up(seen)
+                    self.seen = seen
+            else:
+                self.seen = seen or self.seen
 
     def _process(self, histories: DataFrame, number: int) -> None:
         events, newest = events_of(histories, self.key, self.site.stream.longest_history), F.max(NEWEST)
@@ -141,6 +145,8 @@ class Batches:
         for pause in chain(PAUSES, repeat(PAUSES[-1])):
             try:
                 work()
+            except Overtaken as fault:
+                LOG.info("%s", fault)
             except (StoreUnavailable, RegistryUnavailable) as fault:
                 LOG.warning("%s: trying again in %d s: %s", self.site.pipeline.name, pause, fault)
                 self.waits_for = str(fault)
@@ -194,9 +200,16 @@ class Batches:
         known, attributes = part.events.drop(VERSION), self.dimensions.now()
         spine = live_spine(known, self.key, instant(seen.head.as_of))
         found = self.site.recipes.of(model).scored(known, spine, attributes.of(spine, self.key)).each(part.known_at)
+        self._refuse_other_epoch(seen)
         pinned = ModelVersion(model.name, model.version, model.digest, ())
         self.sink.write(seen.head, found, Origin(pinned, attributes.versions, self.site.query_id), (app_id, number))
         return found.scores
+
+    def _refuse_other_epoch(self, seen: Seen) -> None:
+        """Refuse to write entries of an epoch that ended meanwhile: theirs may be removed by now, and these never."""
+        live = self._look()
+        if live is None or live.head.epoch != seen.head.epoch:
+            raise Overtaken(f"{self.site.pipeline.name}: epoch {seen.head.epoch} ended while its scores were made")
 
 
 def _parts(known: DataFrame, key: str) -> Iterator[Part]:

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from jobs.features import with_validity
 from jobs.lake import Lake
+from jobs.stream.follow import follow
 from jobs.tables import APPENDS
 
 
@@ -35,7 +36,7 @@ class Dimension:
 
     def newest(self) -> tuple[DataFrame, int]:
         """Return all rows with their validity, and the number of the last append that they know."""
-        self.table.update_incremental()
+        follow(self.table)
         version = self.table.transaction_version(APPENDS)
         if version is not None and version != self.version:
             self.frame.unpersist()

@@ -7,6 +7,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from jobs.errors import Fenced
+from jobs.stream.follow import follow
 from jobs.stream.way import Way
 from jobs.tables import APPENDS, VERSION
 
@@ -23,7 +24,7 @@ class LiveEvents:
 
     def newest(self) -> int:
         """Return the number of the last append, whoever made it; -1 before the first."""
-        self.table.update_incremental()
+        follow(self.table)
         last = self.table.transaction_version(APPENDS)
         return -1 if last is None else last
 

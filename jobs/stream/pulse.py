@@ -15,6 +15,7 @@ from deltalake.exceptions import DeltaError
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.stream.batch import Batches
+from jobs.stream.follow import follow
 from jobs.stream.loader import Loader
 from jobs.stream.site import Site
 from jobs.tables import APPENDS
@@ -39,7 +40,7 @@ class Backlog:
 
     def look(self, now: int) -> None:
         """Take notice of what has been appended."""
-        self.table.update_incremental()
+        follow(self.table)
         newest = self.table.transaction_version(APPENDS)
         if newest is not None and newest > self.newest:
             self.newest = newest

@@ -1,8 +1,10 @@
 """The streaming query: what each new event says about its key, with all that was known of it, a batch at a time."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.staging import DELIVERY
@@ -18,24 +20,44 @@ STATE = {
     "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
     "spark.sql.streaming.minBatchesToRetain": "10",
 }
+# Each micro-batch has another "now" in its plan, and Spark compiles Java for each plan that differs: for some hundred
+# rows that takes longer than to interpret it.
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+TRACE = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*")
+LONGEST = 500  # characters of a reason
 WHOLE_COMMITS = 2**31 - 1  # files in one batch: a version of the events is taken whole, or none of it
 
 
 def why(query: StreamingQuery) -> str:
-    """Return why a query has ended."""
+    """Return why a query has ended, in a line: of a fault in Python what it says, and not where it was."""
     fault = query.exception()
-    return " ".join(str(fault).split())[:500] if fault else "nobody says why"
+    return " ".join(TRACE.sub("", str(fault)).split())[:LONGEST] if fault else "nobody says why"
 
 
 def start(site: Site, process: Callable[[DataFrame, int], None], checkpoint: str) -> StreamingQuery:
     """Start the query over the pipeline's events, and return it; `process` gets histories and the batch's number."""
     spark = site.lake.spark
-    for name, value in STATE.items():
-        spark.conf.set(name, value)
     reader = spark.readStream.format("delta").option("maxFilesPerTrigger", WHOLE_COMMITS)
     # Only an erasure changes events, and it begins the state anew.
     events = reader.option("skipChangeCommits", value=True).load(site.lake.path(site.events))
     touched = histories(events.drop(*DELIVERY), site.pipeline.entity_key)
     writer = touched.writeStream.outputMode("update").foreachBatch(process)
     every = f"{site.stream.every_ms} milliseconds"
-    return writer.option("checkpointLocation", checkpoint).trigger(processingTime=every).start()
+    with _configured(spark, {**STATE, **INTERPRETED}):
+        return writer.option("checkpointLocation", checkpoint).trigger(processingTime=every).start()
+
+
+@contextmanager
+def _configured(spark: SparkSession, options: dict[str, str]) -> Iterator[None]:
+    """Set options while a query is started, which keeps a copy of them; what scores from the tables has its own."""
+    before = {name: spark.conf.get(name, None) for name in options}
+    for name, value in options.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, kept in before.items():
+            if kept is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, kept)

@@ -9,6 +9,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from jobs.registry import ModelVersion
 from jobs.run import CHAMPION
+from jobs.stream.follow import follow
 from jobs.stream.scored import Scored
 from jobs.stream.site import Site
 from serving.head import Head
@@ -101,7 +102,7 @@ class AppendOnly:
         """Append rows unless `app_id` has written `version` or a later one before; return whether it did now."""
         if not len(rows):
             return False
-        self.table.update_incremental()
+        follow(self.table)
         written = self.table.transaction_version(app_id)
         if written is not None and written >= version:
             return False

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
+from jobs.stream.follow import follow
+
 WAY = "way"  # as an app's version in the table's log: odd while somebody asks for it
 WAIT_SECONDS = 20.0
 LOOK_SECONDS = 0.05
@@ -35,7 +37,7 @@ class Way:
             if time.monotonic() > deadline:
                 self.made = asked
             time.sleep(LOOK_SECONDS)
-            table.update_incremental()
+            follow(table)
 
 
 def _say(path: str, odd: int) -> None:

@@ -123,8 +123,8 @@ def running(spark: SparkSession, folder: Path) -> Iterator[Broker]:
     (folder / "server.properties").write_text(text)
     made = ["format", "-t", "AAAAAAAAAAAAAAAAAAAAAA", "-c", str(folder / "server.properties")]
     subprocess.run(_java("kafka.tools.StorageTool", *made), check=True, stdout=subprocess.DEVNULL)
-    broker.start()
     try:
+        broker.start()
         yield broker
     finally:
         broker.stop()

@@ -6,7 +6,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
 from multiprocessing import get_context
-from threading import Event
+from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 
 import pyarrow as pa
@@ -126,3 +127,19 @@ def test_who_never_gets_a_number_says_so(path: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(Fenced, match="20 times: try again"):
         LiveEvents(path).append(rows(("00001", "20.00")), NOW)
     assert stored(path) == []
+
+
+def test_a_log_that_shows_a_version_before_the_one_below_it_is_looked_at_again(path: str) -> None:
+    """As its folder may be listed while two writers commit."""
+    reader, writer = LiveEvents(path), LiveEvents(path)
+    for _ in range(2):
+        writer.append(rows(("00001", "1.00")), NOW)
+    log = Path(path) / "_delta_log"
+    late = log / f"{writer.table.version() - 1:020}.json"
+    hidden = late.rename(log / "hidden")
+    appears = Timer(0.3, lambda: hidden.rename(late))
+    appears.start()
+    try:
+        assert reader.newest() == writer.newest()
+    finally:
+        appears.join()

@@ -15,11 +15,13 @@ from jobs.features import features
 from jobs.ingest import ingest
 from jobs.publication.publish import Warrant, publish
 from jobs.score import score
+from jobs.scoring import score_frame
 from jobs.staging import DELIVERY
 from jobs.stream import scored as scored_module
 from jobs.stream.batch import Batches
 from jobs.stream.touched import histories
 from serving.clock import microseconds
+from serving.overlay import OverlayStore
 from serving.store import Store
 from tests.jobs.conftest import DAY, FIRST
 from tests.jobs.populations import at
@@ -115,6 +117,27 @@ def test_another_model_goes_live_with_all_that_has_happened_since(
     assert fresh.keys() == {"00001", "00002", "00003"}
     assert score_bits(fresh) == by_batch(shop, fresh)
     assert shop.kept() == fresh
+
+
+def test_scores_of_an_epoch_that_ends_meanwhile_are_not_left_behind(
+    shop: Shop, tmp_path: Path, jobs_redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another model goes live while a micro-batch is scored: nobody would remove what it wrote after that."""
+    before = shop.head
+    other = register_small(shop.site.settings.mlflow_uri, tmp_path / "other", seed=2)
+    run = scored(shop.project, other, DAY)
+    swaps = iter([lambda: publish(run, jobs_redis_url)])
+
+    def meanwhile(*given: Any) -> DataFrame:
+        next(swaps, lambda: "")()
+        return score_frame(*given)
+
+    monkeypatch.setattr(scored_module, "score_frame", meanwhile)
+    shop.happens(rows(("00001", "20.00")), NOW)
+    assert shop.head.epoch > before.epoch
+    assert list(OverlayStore(shop.site.store).entries(before)) == []
+    assert shop.fresh().keys() == {"00001"}
+    assert score_bits(shop.fresh()) == by_batch(shop, shop.fresh())
 
 
 def test_a_redis_that_came_back_without_the_overlay_gets_it_again(shop: Shop, jobs_redis_url: str) -> None:

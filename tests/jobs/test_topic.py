@@ -65,6 +65,7 @@ def test_a_message_becomes_an_event_typed_as_a_file_s_row(inlet: Inlet) -> None:
 FAULTS = {
     "no JSON": ("it is not one JSON object", "spoiled"),
     "two in one": ("it is not one JSON object", bought() + bought()),
+    "two in a row": ("it is not one JSON object", f"{bought()},{bought()}"),
     "a list": ("it is not one JSON object", f"[{bought()}]"),
     "nothing": ("it is not one JSON object", None),
     "no UTF-8": ("it is not UTF-8", bought().encode().replace(b"00042", b"000\xff2")),
