@@ -20,9 +20,9 @@ class Attributes:
     versions: dict[str, int]
 
     def of(self, spine: DataFrame, key: str) -> dict[str, DataFrame]:
-        """Return the rows of the spine's keys alone."""
+        """Return the rows of the spine's keys alone, in its session: a view that another one has is not seen there."""
         keys = F.broadcast(spine.select(F.col("key").alias(key)))
-        return {name: frame.join(keys, key, "left_semi") for name, frame in self.frames.items()}
+        return {name: keys.join(frame, key).select(*frame.columns) for name, frame in self.frames.items()}
 
 
 class Dimension:
@@ -32,20 +32,18 @@ class Dimension:
         self.lake, self.name, self.key = lake, f"dimensions/{name}", key
         self.table = DeltaTable(lake.path(self.name))
         self.version = -1
-        self.frame = self._read()
+        self.frame: DataFrame | None = None
 
     def newest(self) -> tuple[DataFrame, int]:
         """Return all rows with their validity, and the number of the last append that they know."""
         follow(self.table)
         version = self.table.transaction_version(APPENDS)
-        if version is not None and version != self.version:
-            self.frame.unpersist()
-            self.version = version
-            self.frame = self._read()
+        if self.frame is None or (version is not None and version != self.version):
+            if self.frame is not None:
+                self.frame.unpersist()
+            self.version = -1 if version is None else version
+            self.frame = with_validity(self.lake.read_at(self.name, self.version), self.key).persist()
         return self.frame, self.version
-
-    def _read(self) -> DataFrame:
-        return with_validity(self.lake.read_at(self.name, self.version), self.key).persist()
 
 
 class Dimensions:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from pyspark.sql import functions as F
 
 from jobs.registry import ModelVersion
 from jobs.run import CHAMPION
@@ -84,12 +85,33 @@ class Sink:
 
     def write(self, head: Head, found: Scored, origin: Origin, transaction: tuple[str, int]) -> None:
         """Write fresh scores: Redis first, so that they are read at once; a killed process writes the table later."""
-        self.keys += len(found.scores)
         overlay_write(self.overlay, head, found.scores)
+        self._keep(found, origin, transaction)
+
+    def write_anew(self, head: Head, found: Scored, origin: Origin, app_id: str) -> None:
+        """Write scores that may have been written before: of those the tables get no second row."""
+        overlay_write(self.overlay, head, found.scores)
+        name, bad = self.site.pipeline.name, found.quarantined
+        scores = self._without(found.scores, f"scores_live/{name}", head)
+        quarantined = None if bad is None else self._without(bad, f"quarantine_live/{name}", head)
+        self._keep(Scored(scores, quarantined), origin, (app_id, 0))
+
+    def _keep(self, found: Scored, origin: Origin, transaction: tuple[str, int]) -> None:
         self.live.append_once(score_rows(found.scores, origin), *transaction)
+        self.keys += len(found.scores)
         if found.quarantined is not None:
-            self.quarantined += len(found.quarantined)
             self.quarantine.append_once(quarantine_rows(found.quarantined, origin), *transaction)
+            self.quarantined += len(found.quarantined)
+
+    def _without(self, rows: pa.Table, table: str, head: Head) -> pa.Table:
+        """Return the rows that the table has not, by the head's model."""
+        if not len(rows):
+            return rows
+        since = F.col("as_of") >= F.lit(pc.min(rows["as_of"]).as_py())
+        model = (F.col("model_name") == head.model.name) & (F.col("model_version") == head.model.version)
+        there = self.site.lake.read(table).where(since & model).select("key", "as_of", "events_version")
+        given = self.site.lake.spark.createDataFrame(rows)
+        return given.join(there, ["key", "as_of", "events_version"], "left_anti").select(*rows.column_names).toArrow()
 
 
 class AppendOnly:

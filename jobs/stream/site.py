@@ -8,12 +8,11 @@ from pyspark.sql import DataFrame
 
 from expectations.gate import Gate
 from expectations.rows import RowRules
-from expectations.suites import Suite
 from jobs.lake import Lake
-from jobs.registry import VerifiedArtefact, fetch
+from jobs.registry import fetch
 from jobs.spec import Pipeline, Settings
 from jobs.spec.stream import Stream
-from jobs.sqlfile import SqlFile, pipeline_sql
+from jobs.sqlfile import pipeline_sql
 from jobs.stream.scored import Recipe
 from serving.clock import Clock
 from serving.head import Model
@@ -51,17 +50,16 @@ class Site:
     @cached_property
     def recipes(self) -> "Recipes":
         """How the pipeline's keys are scored, by model."""
-        return Recipes(self, self.gate.suite(self.pipeline.features.suite))
+        return Recipes(self)
 
 
 class Recipes:
     """Recipes of one pipeline; what takes longer than a micro-batch may is done once."""
 
-    def __init__(self, site: Site, suite: Suite) -> None:
-        self.site, self.suite = site, suite
-        self.sql: SqlFile = pipeline_sql(site.settings, site.pipeline, "features")
+    def __init__(self, site: Site) -> None:
+        self.site = site
         self._rules: RowRules | None = None
-        self._artefacts: dict[Model, VerifiedArtefact] = {}
+        self._recipes: dict[Model, Recipe] = {}
 
     def of(self, model: Model) -> Recipe:
         """Return how keys are scored while `model` is that of the live generation.
@@ -71,13 +69,18 @@ class Recipes:
             ArtefactRefused: it is not what was registered.
             RegistryUnavailable: MLflow does not answer.
         """
-        if model not in self._artefacts:
+        if model not in self._recipes:
             found = fetch(self.site.settings.mlflow_uri, model.name, model.version, model.digest)
-            self._artefacts = {model: found}  # one at a time: the others are over
-        return Recipe(self.sql, self.rules, self.site.stream.segment or "true", self._artefacts[model])
+            # Read again: a model that was trained on other features.sql comes with it.
+            sql = pipeline_sql(self.site.settings, self.site.pipeline, "features")
+            self._rules = None
+            # One at a time: the others are over.
+            self._recipes = {model: Recipe(sql, self.rules, self.site.stream.segment or "true", found)}
+        return self._recipes[model]
 
     def rules(self, seen: DataFrame) -> RowRules:
         """Return the row-level rules for features; what they know beside a row (a mean, say), they do not know here."""
         if self._rules is None:
-            self._rules = RowRules.of(seen.sparkSession.createDataFrame([], seen.schema), self.suite)
+            suite = self.site.gate.suite(self.site.pipeline.features.suite)
+            self._rules = RowRules.of(seen.sparkSession.createDataFrame([], seen.schema), suite)
         return self._rules

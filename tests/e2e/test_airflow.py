@@ -24,10 +24,14 @@ from deltalake import DeltaTable
 from infra.demo.land import FIRST_DAY, land
 from infra.embedded.scheduler import Scheduler
 from serving.client import Client
+from serving.clock import Clock
+from serving.store import Store
+from serving.stream import StreamRecord
 from tests.conftest import ROOT, free_port
 from tests.registered import register_small
 
 PIPELINE = "purchase_propensity"
+WATCH = f"{PIPELINE}_stream"
 FIRST, SECOND, THIRD, FOURTH, FIFTH = (date(1998, 6, day) for day in range(1, 6))
 ENDED = ("success", "failed")
 
@@ -162,6 +166,25 @@ def test_a_bad_day_fails_by_name_and_what_was_live_answers_on(site: Site, first:
     after = site.served(keys)
     assert all((after[key].score, after[key].generation) == (before[key].score, before[key].generation) for key in keys)
     path.write_text(good)
+
+
+def test_a_stream_that_is_killed_is_started_again_by_its_dag(site: Site, first: str) -> None:
+    """`make up` started it; it is known to be dead once it has been silent for a while."""
+    with Store(site.variables["SCORELINE_REDIS_URL"]) as store:
+
+        def alive() -> StreamRecord | None:
+            record = store.stream(PIPELINE)
+            return record if record and record.is_alive(Clock().microseconds()) else None
+
+        before = await_that(alive)
+        killed = psutil.Process(int(before.process.split()[0]))
+        for process in (killed, *killed.children(recursive=True)):
+            process.kill()
+        await_that(lambda: alive() is None)
+        site.scheduler.unpause(WATCH)
+        run = await_that(lambda: next((run for run in site.scheduler.runs(WATCH) if run["state"] in ENDED), None))
+        assert run["state"] == "success"
+        assert await_that(alive).process != before.process
 
 
 def submitted(site: Site, step: str) -> psutil.Process | None:

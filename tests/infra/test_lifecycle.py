@@ -48,6 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(lifecycle, "FOLDERS", (tmp_path / "services",))
     monkeypatch.setattr(lifecycle, "stores", lambda _: [service("first"), service("second")])
     monkeypatch.setattr(lifecycle, "airflow", lambda _: [])
+    monkeypatch.setattr(lifecycle, "streams", list)
     monkeypatch.setattr(airflow_home, "configure", lambda _: None)
     monkeypatch.setattr(airflow_home, "migrate", lambda _: None)
     monkeypatch.setattr(airflow_home, "password", lambda: "")

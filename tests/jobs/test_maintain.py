@@ -61,12 +61,12 @@ def test_a_stream_scores_nothing_again_and_loses_nothing(shop: Shop) -> None:
     for number in range(4):
         then = shop.happens(rows((f"{number:05d}", "1.00")), NOW + number * SECOND)
     lake = shop.project.lake
-    before, scores, lines = standing(shop.project, then), shop.batches.sink.keys, lake.read(LIVE).count()
+    before, scores, lines = standing(shop.project, then), shop.batches.scorer.sink.keys, lake.read(LIVE).count()
     told = maintain(lake, shop.site.pipeline)
     assert any(line.startswith(f"{EVENTS}: 5 files before, 1 now; ") for line in told), told
     assert any(line.startswith(f"{LIVE}: 4 files before, 1 now; ") for line in told), told
     shop.settle()
-    assert (shop.batches.sink.keys, lake.read(LIVE).count()) == (scores, lines)
+    assert (shop.batches.scorer.sink.keys, lake.read(LIVE).count()) == (scores, lines)
     assert standing(shop.project, then) == before
     with ThreadPoolExecutor(1) as beside:
         compaction = beside.submit(maintain, lake, shop.site.pipeline)

@@ -245,7 +245,7 @@ def test_any_order_of_events_ends_as_the_model_says(
 ) -> None:
     monkeypatch.setattr("jobs.publication.publish.build", build)
     loose = Rails.model_validate({"fall": 1, "rise": 10})
-    declaring = site.declaring(keys_per_block=1, rails=loose, overlay=True).pipeline
+    declaring = site.declaring(keys_per_block=1, rails=loose).pipeline
     unhurried = declaring.schedule.model_copy(update={"timeout_minutes": 10**6})
     pipeline = declaring.model_copy(update={"fallback": None, "schedule": unhurried})
     quick = settings(

@@ -261,7 +261,7 @@ def test_an_overlay_keeps_its_buckets_whatever_layout_the_next_generation_has(
 ) -> None:
     heads = []
     for keys_per_block in (64, 16):
-        publish(declaring(run, overlay=True, keys_per_block=keys_per_block), jobs_redis_url)
+        publish(declaring(run, keys_per_block=keys_per_block), jobs_redis_url)
         heads.append(store.head("purchase_propensity"))
     first, second = heads
     assert first is not None

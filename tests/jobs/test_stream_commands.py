@@ -1,6 +1,7 @@
 """`scoreline stream` as an operator runs it: what it prints and how it ends; the stream itself is elsewhere."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs.stream.live import LiveEvents
 from jobs.tables import events_table
 from serving.clock import microseconds
 from serving.keys import stream_key, stream_wish_key
@@ -16,7 +16,7 @@ from serving.store import Store
 from serving.stream import SILENCE, Freshness, StreamRecord
 from tests.conftest import ROOT
 from tests.jobs.populations import streaming
-from tests.jobs.shop import EVENTS, NAME, NOW, rows
+from tests.jobs.shop import NAME, NOW
 from tests.jobs.streamer import await_true
 from tests.project import Project
 
@@ -67,16 +67,14 @@ def terminal(project: Project, store: Store) -> Terminal:
 
 
 def test_status_says_how_far_it_is_and_how_fresh(terminal: Terminal) -> None:
-    live = LiveEvents(terminal.project.settings.table(EVENTS))
-    for _ in range(3):
-        live.append(rows(("00001", "1.00")), NOW)
-    terminal.tell(RECORD)
+    terminal.tell(replace(RECORD, behind=2, behind_since=NOON - 40_000_000, progressed_at=NOON, process="7 on a.host"))
     code, said, complained = terminal.run("status", NAME)
     assert (code, complained) == (0, "")
     first, *others = said.splitlines()
-    assert first.startswith(f"{NAME}: running, last heard of ")
+    assert re.fullmatch(rf"{NAME}: running, last heard of \d+ s ago; process 7 on a.host", first)
+    assert re.fullmatch(r"  events       up to append 0; 2 not read, the oldest for [4-9]\d s", others.pop(0))
+    assert re.fullmatch(r"  micro-batch  7; last progress \d+ s ago", others.pop(0))
     assert others == [
-        "  events       version 0, 2 appends behind; micro-batch 7",
         "  since start  3 scores, 1 rows of features quarantined",
         "  freshness    50% within 0.5 s, 95% within 0.5 s of the event's arrival",
     ]
@@ -99,11 +97,7 @@ def test_status_without_a_stream_says_how_to_start_one(terminal: Terminal) -> No
 def test_a_pipeline_without_a_stream_is_refused_with_what_to_write(
     project: Project, store: Store, command: str
 ) -> None:
-    path = project.copied(project.folder / "plain")
-    yaml = path.settings.pipelines / f"{NAME}.yaml"
-    kept = [line for line in yaml.read_text().splitlines() if not line.startswith("stream:")]
-    yaml.write_text("\n".join(kept) + "\n")
-    code, _, complained = Terminal(path, store).run(command, NAME)
+    code, _, complained = Terminal(streaming(project, ""), store).run(command, NAME)
     assert code == 3
     assert "declares no stream: write stream: to keep its scores fresh" in complained
 
