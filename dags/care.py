@@ -11,6 +11,7 @@ from jobs.spec import Pipeline
 
 WATCH_CRON = "*/5 * * * *"
 QUIET_CRON = "30 3 * * *"  # UTC
+HOURLY_CRON = "30 * * * *"  # an hour of a stream leaves thousands of small files
 WATCH_MINUTES = 10
 WATCH = """
 # Is the stream of {name} alive, and does it keep up?
@@ -32,13 +33,14 @@ far behind, since when, and what to do |
 MAINTENANCE = """
 # Few files for the tables of {name}
 
-Once a day, `scoreline maintain {name}`: what came in small appends (events, dimensions, what was quarantined, what \
-the stream scored) is put together in larger files. The rows stay what they are, and runs, readers and streams go on \
-meanwhile. Files that no version of the last 30 days has are removed; a stream that stood still for longer begins \
-anew: `scoreline stream start {name} --rebuild`.
+Once a day, or once an hour where a stream is declared, `scoreline maintain {name}`: what came in small appends \
+(events, dimensions, what was quarantined, what the stream scored) is put together in larger files. The rows stay \
+what they are, and runs, readers and streams go on meanwhile. Files that were put together six hours ago (of \
+dimensions: 30 days) are removed. Beside live events the log of their table is kept for an hour: a stream that stood \
+still for longer ends, and begins anew from the table when it is started again.
 
-Pipelines that share a source compact it one after the other where the pool `spark` has one slot; else the slower one \
-of two at the same moment is told so and tries again.
+A run that comes due while the last one goes on waits for it. Pipelines that share a source compact it one after the \
+other where the pool `spark` has one slot; else the slower one of two at the same moment is told so and tries again.
 """
 
 
@@ -57,7 +59,8 @@ def watch_dag(pipeline: Pipeline) -> DAG:
 
 def maintenance_dag(pipeline: Pipeline) -> DAG:
     """Return the DAG that keeps a pipeline's tables in few files."""
-    with _dag(pipeline, "maintenance", QUIET_CRON, MAINTENANCE.format(name=pipeline.name)) as dag:
+    cron = HOURLY_CRON if pipeline.stream else QUIET_CRON
+    with _dag(pipeline, "maintenance", cron, MAINTENANCE.format(name=pipeline.name)) as dag:
         submit("maintain", pipeline.name)
     return dag
 

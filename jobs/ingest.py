@@ -124,8 +124,9 @@ def _append(target: Target, audited: Audited, files: list[LandingFile], fences: 
     """
     with suppress(Fenced):
         return _append_once(target, audited, files, fences)
-    live = target.run.pipeline.stream is not None and target.source.kind == "events"
-    with way_through(target.run.settings.table(target.table.name)) if live else nullcontext():
+    # Whatever this pipeline declares: another one may have a stream that shares the source.
+    is_live = target.source.kind == "events"
+    with way_through(target.run.settings.table(target.table.name)) if is_live else nullcontext():
         for _ in range(TRIES):
             fences = target.fences()
             if len(_not_yet_ingested(target, files)) < len(files):

@@ -15,9 +15,11 @@ from pyspark.sql.types import StructType
 
 from jobs.errors import DataFault, Fenced
 from jobs.filesystem import FileSystem
-from jobs.tables import APPENDS, VERSION, Table
+from jobs.tables import APPENDS, VERSION, Table, pairs
 
 LONGEST_COMMIT_INFO = 2**20  # bytes
+# Delta wants it for who asks for an old version; here a row knows its append, and nobody does.
+LOG_AS_LONG_AS_FILES = "spark.databricks.delta.vacuum.enforceDeletedFileAndLogRetentionDurationCompatibility"
 # They have no base of their own in Python, though they have one in Scala.
 CONFLICTS = (
     delta_exceptions.ConcurrentAppendException,
@@ -63,21 +65,22 @@ class Lake:
         return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
 
     def create(self, table: Table) -> None:
-        """Create a table with its comments and properties; one that is there gets the columns that it lacks.
+        """Create a table with its columns and properties; one that is there gets what it lacks of both.
 
         Raises:
             DataFault: a column is there with another type.
         """
         if not self.has(table.name):
-            with _conflicts_of(table.name):
-                self.spark.sql(table.ddl(self.path(table.name)))
+            self._define(table, table.ddl(self.path(table.name)))
             return
         stored = self.read(table.name).schema
         _refuse_other_types(table, stored)
         missing = [column.ddl for column in table.columns if column.name not in stored.names]
         if missing:
-            with _conflicts_of(table.name):
-                self.spark.sql(f"ALTER TABLE delta.`{self.path(table.name)}` ADD COLUMNS ({', '.join(missing)})")
+            self._define(table, f"ALTER TABLE delta.`{self.path(table.name)}` ADD COLUMNS ({', '.join(missing)})")
+        has = self._snapshot(table.name).metadata().configuration().get
+        if other := {name: value for name, value in table.properties.items() if not has(name).contains(value)}:
+            self._define(table, f"ALTER TABLE delta.`{self.path(table.name)}` SET TBLPROPERTIES ({pairs(other)})")
 
     def read(self, name: str) -> DataFrame:
         """Return all rows of a table, as it stands now."""
@@ -164,6 +167,11 @@ class Lake:
         """Remove the files that no version of a table has had for as long as its properties say."""
         DeltaTable.forPath(self.spark, self.path(name)).vacuum()
 
+    def _define(self, table: Table, statement: str) -> None:
+        self.spark.conf.set(LOG_AS_LONG_AS_FILES, "false")
+        with _conflicts_of(table.name):
+            self.spark.sql(statement)
+
     def _commit(self, writer: Any, name: str, fence: Fence) -> None:
         mine = uuid.uuid4().hex
         fenced = writer.option("txnAppId", fence.app_id).option("txnVersion", fence.version)
@@ -178,7 +186,10 @@ class Lake:
 
     def _written_by(self, name: str, version: int, mark: str) -> bool:
         """Tell whether a version carries `mark`; its commitInfo is the first line of a commit, as Delta writes them."""
-        line = self.files.first_line(self.path(f"{name}/_delta_log/{version:020}.json"), LONGEST_COMMIT_INFO)
+        file = f"{name}/_delta_log/{version:020}.json"
+        if not self.files.has(file):  # of some time ago, where the log is kept for an hour
+            return False
+        line = self.files.first_line(self.path(file), LONGEST_COMMIT_INFO)
         return bool(json.loads(line or "{}").get("commitInfo", {}).get("userMetadata") == mark)
 
     def _snapshot(self, name: str) -> Any:

@@ -38,14 +38,18 @@ class Table:
         """Return the statement that creates this table at `path`, if it is not there."""
         columns = ", ".join(column.ddl for column in self.columns)
         partitions = f" PARTITIONED BY ({', '.join(self.partitions)})" if self.partitions else ""
-        pairs = ", ".join(f"'{key}' = '{value}'" for key, value in self.properties.items())
-        properties = f" TBLPROPERTIES ({pairs})" if pairs else ""
+        properties = f" TBLPROPERTIES ({pairs(self.properties)})" if self.properties else ""
         return f"CREATE TABLE IF NOT EXISTS delta.`{path}` ({columns}) USING delta{partitions}{properties}"
 
     @property
     def names(self) -> list[str]:
         """The columns' names, in order."""
         return [column.name for column in self.columns]
+
+
+def pairs(properties: dict[str, str]) -> str:
+    """Return properties as a statement has them."""
+    return ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
 
 
 def _quoted(text: str) -> str:
@@ -72,8 +76,16 @@ _IDENTITY = (
 _VERSION = Column(VERSION, "BIGINT", "number of the append that brought the row; as it stood at V: the rows up to V")
 # As long as Delta keeps its log by default: while both are there, a stream that stood still goes on where it was.
 _KEPT = {"delta.deletedFileRetentionDuration": "interval 30 days"}
+# Of tables that get a commit or more a second. Each look at the log lists its folder: 14,400 files, an hour's of 4 a
+# second, take Spark a quarter of a second. A stream that stood still while they were removed begins anew. What was
+# compacted away stays for whoever began to read or write before: for longer than a task may take.
+_SMALL_APPENDS = {
+    "delta.logRetentionDuration": "interval 1 hours",
+    "delta.checkpointInterval": "100",
+    "delta.deletedFileRetentionDuration": "interval 6 hours",
+}
 # Only these have statistics: keys hash badly into ranges, and statistics of raw text would copy it into the log.
-_SKIPPING = {**_KEPT, "delta.dataSkippingStatsColumns": f"event_time,arrived_at,day,file_digest,{VERSION}"}
+_SKIPPING = {**_SMALL_APPENDS, "delta.dataSkippingStatsColumns": f"event_time,arrived_at,day,file_digest,{VERSION}"}
 _DIMENSION_SKIPPING = {**_KEPT, "delta.dataSkippingStatsColumns": f"valid_from,day,file_digest,{VERSION}"}
 
 
@@ -105,7 +117,7 @@ def quarantine_table(name: str) -> Table:
             *_DELIVERY,
             Column("run_id", "STRING", "the run that rejected it; of a message the place that its topic was read from"),
         ),
-        properties={**_KEPT, "delta.dataSkippingStatsColumns": "day,file_digest"},
+        properties={**_SMALL_APPENDS, "delta.dataSkippingStatsColumns": "day,file_digest"},
     )
 
 
@@ -123,6 +135,9 @@ _SCORE = (
     Column("run_id", "STRING", "the run that scored"),
 )
 _BY_DATE = {**_KEPT, "delta.dataSkippingStatsColumns": "as_of"}
+# Each catch-up leaves an application id of its own. Those of a batch that may come again are written again by each
+# batch; where deliveries are numbered, ids are for ever.
+_LIVE = {**_BY_DATE, **_SMALL_APPENDS, "delta.setTransactionRetentionDuration": "interval 30 days"}
 
 
 def scores_table(pipeline: str) -> Table:
@@ -132,7 +147,7 @@ def scores_table(pipeline: str) -> Table:
 
 def live_scores_table(pipeline: str) -> Table:
     """Return the append-only table of what was scored between two runs."""
-    return replace(scores_table(pipeline), name=f"scores_live/{pipeline}")
+    return replace(scores_table(pipeline), name=f"scores_live/{pipeline}", properties=_LIVE)
 
 
 def live_quarantine_table(pipeline: str) -> Table:
@@ -149,7 +164,7 @@ def live_quarantine_table(pipeline: str) -> Table:
             Column("events_version", "BIGINT", "version of the events table that was read"),
             Column("run_id", "STRING", "the stream"),
         ),
-        properties=_BY_DATE,
+        properties=_LIVE,
     )
 
 

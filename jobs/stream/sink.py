@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from jobs.registry import ModelVersion
 from jobs.run import CHAMPION
-from jobs.stream.follow import follow
+from jobs.stream.follow import commit, is_written
 from jobs.stream.scored import Scored
 from jobs.stream.site import Site
 from serving.head import Head
@@ -121,13 +121,13 @@ class AppendOnly:
         self.table = DeltaTable(path)
 
     def append_once(self, rows: pa.Table, app_id: str, version: int) -> bool:
-        """Append rows unless `app_id` has written `version` or a later one before; return whether it did now."""
+        """Append rows unless `app_id` has written `version` or a later one before; return whether it did now.
+
+        Raises:
+            Fenced: others appended at the same moment, again and again.
+        """
         if not len(rows):
             return False
-        follow(self.table)
-        written = self.table.transaction_version(app_id)
-        if written is not None and written >= version:
-            return False
-        mark = CommitProperties(app_transactions=[Transaction(app_id, version)])
-        write_deltalake(self.table, rows, mode="append", commit_properties=mark)
-        return True
+        return bool(
+            commit(self.table, lambda: None if is_written(self.table, app_id, version) else (rows, {app_id: version}))
+        )

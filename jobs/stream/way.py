@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import DeltaTable
 
-from jobs.stream.follow import follow
+from jobs.errors import Fenced
+from jobs.stream.follow import Marked, commit, follow
 
 WAY = "way"  # as an app's version in the table's log: odd while somebody asks for it
 WAIT_SECONDS = 20.0
@@ -16,12 +17,17 @@ LOOK_SECONDS = 0.05
 
 @contextmanager
 def way_through(path: str) -> Iterator[None]:
-    """Have live appends to the table at `path` wait while the block lasts."""
+    """Have live appends to the table at `path` wait while the block lasts.
+
+    Raises:
+        Fenced: others appended at the same moment, again and again, so that nobody could be asked.
+    """
     _say(path, odd=1)
     try:
         yield
     finally:
-        _say(path, odd=0)
+        with suppress(Fenced):  # nobody waits for longer than WAIT_SECONDS
+            _say(path, odd=0)
 
 
 class Way:
@@ -42,7 +48,10 @@ class Way:
 
 def _say(path: str, odd: int) -> None:
     table = DeltaTable(path)
-    before = table.transaction_version(WAY) or 0
     nothing = pa.schema(table.schema().to_arrow()).empty_table()
-    mark = CommitProperties(app_transactions=[Transaction(WAY, before + 1 + (before + 1 + odd) % 2)])
-    write_deltalake(table, nothing, mode="append", commit_properties=mark)
+
+    def made() -> Marked:
+        following = (table.transaction_version(WAY) or 0) + 1
+        return nothing, {WAY: following + (following + odd) % 2}
+
+    commit(table, made)

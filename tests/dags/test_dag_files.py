@@ -8,7 +8,7 @@ from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 from airflow.models.dag import DagModel
 from airflow.models.errors import ParseImportError
-from airflow.sdk import Asset
+from airflow.sdk import Asset, CronTriggerTimetable
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 from sqlalchemy import select
@@ -60,7 +60,7 @@ def test_a_stream_has_a_dag_that_looks_after_it(watched: BundleDagBag) -> None:
     assert "scoreline-stream@{pipeline}`" in page
 
 
-@pytest.mark.parametrize(("name", "period"), [(MAINTENANCE, timedelta(days=1)), (WATCH, timedelta(minutes=5))])
+@pytest.mark.parametrize(("name", "period"), [(MAINTENANCE, timedelta(hours=1)), (WATCH, timedelta(minutes=5))])
 def test_care_is_about_now_and_has_no_end(watched: BundleDagBag, name: str, period: timedelta) -> None:
     """Data that end are served on; and unpausing makes one run, for now, and none for the years before."""
     dag = watched.dags[name]
@@ -73,6 +73,16 @@ def test_care_is_about_now_and_has_no_end(watched: BundleDagBag, name: str, peri
 
     assert run
     assert before - period < run.run_after <= datetime.now(UTC)
+
+
+def test_without_a_stream_tables_are_looked_after_once_a_day(project: Path) -> None:
+    path = project / "dags" / "pipelines" / "purchase_propensity.yaml"
+    path.write_text(with_stream(path.read_text("utf-8"), ""), "utf-8")
+
+    timetable = found().dags[MAINTENANCE].timetable
+
+    assert isinstance(timetable, CronTriggerTimetable)
+    assert timetable.expression == "30 3 * * *"
 
 
 def test_the_tasks_run_in_their_order() -> None:

@@ -1,9 +1,10 @@
 """A shop whose generation of this morning is live, with its stream: what happens, and what the batch says of it."""
 
+import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -29,6 +30,7 @@ from serving.clock import Clock, instant, microseconds
 from serving.head import Head
 from serving.overlay import Fresh, OverlayStore
 from serving.store import Store
+from tests.conftest import ROOT
 from tests.jobs.conftest import DAY, FIRST
 from tests.jobs.populations import streaming
 from tests.project import Project, bits, purchases, scored
@@ -128,9 +130,55 @@ def score_bits(entries: dict[str, Fresh]) -> dict[str, bytes]:
     return {key: struct.pack("<f", entry.values[0]) for key, entry in entries.items()}
 
 
+@dataclass(frozen=True)
+class Stock:
+    """What a shop has this morning, to be copied for each test: its project, and what it has in Redis."""
+
+    project: Project
+    redis: dict[bytes, bytes]
+
+    @classmethod
+    def of(cls, project: Project, url: str, folder: Path) -> "Stock":
+        """Make it, by the real jobs, in a Redis that has nothing else."""
+        made = filled(streaming(project), url, folder)
+        with Store(url) as store:
+            keys = store.ask("KEYS", "*")
+            assert isinstance(keys, list)
+            return cls(made, {key: _bytes(store.ask("DUMP", key)) for key in keys})
+
+    def copied(self, project: Project, url: str) -> None:
+        """Give it to a project and a Redis that have nothing yet; models stay where they are, as none ever changes."""
+        ours = shutil.ignore_patterns("declared")
+        shutil.copytree(self.project.folder, project.folder, ignore=ours, dirs_exist_ok=True)
+        with Store(url) as store:
+            for key, value in self.redis.items():
+                store.ask("RESTORE", key, 0, value, "REPLACE")
+
+
+STOCK: list[Stock] = []
+
+
+def _bytes(value: object) -> bytes:
+    assert isinstance(value, bytes)
+    return value
+
+
 def stocked(project: Project, url: str, folder: Path, text: str = "stream: {}") -> Project:
-    """Return a project whose pipeline declares the stream `text`, with this morning's generation live."""
-    declared = streaming(project, text)
+    """Return a project whose pipeline declares the stream `text`, with this morning's generation live.
+
+    What is live depends on the pipeline alone, and not on more of `text` than that it is there: so the pipeline that
+    we ship is run once for all tests, and each gets a copy. Redis must have nothing yet.
+    """
+    if project.root != ROOT:
+        return filled(streaming(project, text), url, folder)
+    if not STOCK:
+        STOCK.append(Stock.of(replace(project, folder=folder / "stock"), url, folder))
+    STOCK[0].copied(project, url)
+    return streaming(project, text)
+
+
+def filled(declared: Project, url: str, folder: Path) -> Project:
+    """Run the jobs of this morning, and return the project."""
     for day in (FIRST, DAY):
         declared.deliver(day, purchases(day, 30))
     ingest(declared.run(DAY), [FIRST, DAY])

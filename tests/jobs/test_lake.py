@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 
 from jobs.errors import DataFault, Fenced
 from jobs.lake import Lake
-from jobs.tables import APPENDS, VERSION, Column, Table
+from jobs.tables import APPENDS, VERSION, Column, Table, live_quarantine_table
 from tests.project import Project
 
 TABLE = Table("t", (Column("day", "DATE", "a day's"), Column("n", "BIGINT", "number")), ("day",))
@@ -61,6 +61,26 @@ def test_a_commit_is_found_behind_many_others(lake: Lake, monkeypatch: pytest.Mo
     monkeypatch.setattr(Lake, "version", after_others)
     lake.append(rows(lake, DAY, 9), "t", fence)
     assert numbers(lake) == [0, 1, 2, 9]
+
+
+def test_a_commit_is_found_where_the_log_is_kept_for_less_than_a_job_takes(lake: Lake) -> None:
+    fence = lake.fence("t", "a/1")
+    rows(lake, OTHER, 1).write.format("delta").mode("append").save(lake.path("t"))
+    DeltaTable(lake.path("t")).create_checkpoint()
+    lake.files.delete(f"t/_delta_log/{fence.since + 1:020}.json")
+    lake.append(rows(lake, DAY, 9), "t", fence)
+    assert numbers(lake) == [1, 9]
+
+
+def test_a_table_that_is_there_gets_the_properties_that_are_declared_now(lake: Lake) -> None:
+    """Once, and with no commit where nothing has changed."""
+    before = live_quarantine_table("p")
+    lake.create(replace(before, properties={"delta.logRetentionDuration": "interval 30 days"}))
+    lake.create(before)
+    version = lake.version(before.name)
+    lake.create(before)
+    assert DeltaTable(lake.path(before.name)).metadata().configuration.items() >= before.properties.items()
+    assert lake.version(before.name) == version == 1
 
 
 def test_writers_at_the_same_instant_are_fenced_not_broken(lake: Lake) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import count
 from multiprocessing import get_context
@@ -16,9 +17,9 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from jobs.errors import Fenced
 from jobs.ingest import ingest
-from jobs.stream import live as live_module
-from jobs.stream import way
+from jobs.stream import follow, way
 from jobs.stream.live import LiveEvents
+from jobs.stream.sink import AppendOnly
 from jobs.tables import APPENDS, events_table
 from tests.jobs.appending import APPENDED, NOON, append, bought
 from tests.jobs.conftest import DAY
@@ -71,8 +72,11 @@ def test_of_many_writers_none_loses_anything_and_no_number_is_given_twice(
 
 
 def test_what_is_delivered_gets_in_beside_live_events(project: Project, path: str) -> None:
-    """The day's file is appended while purchases go on; both are whole, and each append has a number of its own."""
-    declared = streaming(project)
+    """The day's file is appended while purchases go on; both are whole, and each append has a number of its own.
+
+    Here the stream is that of another pipeline, which shares the source.
+    """
+    declared = streaming(project, "")
     declared.deliver(DAY, purchases(DAY, 30))
     live, over = LiveEvents(path), Event()
 
@@ -123,10 +127,53 @@ def test_who_never_gets_a_number_says_so(path: str, monkeypatch: pytest.MonkeyPa
         write_deltalake(other, events.slice(0, 0), mode="append", commit_properties=mark)
         write_deltalake(table, events, **named)
 
-    monkeypatch.setattr(live_module, "write_deltalake", late)
+    monkeypatch.setattr(follow, "write_deltalake", late)
     with pytest.raises(Fenced, match="20 times: try again"):
         LiveEvents(path).append(rows(("00001", "20.00")), NOW)
     assert stored(path) == []
+
+
+Overtaken = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture
+def overtaken(monkeypatch: pytest.MonkeyPatch) -> Overtaken:
+    """Have somebody else do something just before the next commit."""
+
+    def once(other: Callable[[], object]) -> None:
+        others = [other]
+
+        def late(*given: Any, **named: Any) -> None:
+            if others:
+                others.pop()()
+            write_deltalake(*given, **named)
+
+        monkeypatch.setattr(follow, "write_deltalake", late)
+
+    return once
+
+
+def test_two_who_ask_for_way_at_once_both_get_it(path: str, overtaken: Overtaken) -> None:
+    with ExitStack() as both:
+        overtaken(lambda: both.enter_context(way.way_through(path)))
+        both.enter_context(way.way_through(path))
+        assert DeltaTable(path).transaction_version(way.WAY) == 3
+        overtaken(lambda: way._say(path, odd=0))
+    assert (DeltaTable(path).transaction_version(way.WAY) or 0) % 2 == 0
+
+
+def test_what_a_zombie_appends_at_the_same_moment_is_appended_once(path: str, overtaken: Overtaken) -> None:
+    """Both know of nothing; the slower one looks again, and finds it done."""
+    events, bought_then = rows(("00001", "20.00")), rows(("00002", "20.00"))
+    overtaken(lambda: LiveEvents(path).append_once(events, NOW, "topic/1", 0))
+    live = LiveEvents(path)
+    assert not live.append_once(events, NOW, "topic/1", 0)
+    assert live.append_once(bought_then, NOW, "topic/1", 1)
+    table, whole = AppendOnly(path), DeltaTable(path).to_pyarrow_table().slice(0, 1)
+    overtaken(lambda: AppendOnly(path).append_once(whole, "stream/0", 0))
+    assert not table.append_once(whole, "stream/0", 0)
+    assert table.append_once(whole, "stream/0", 1)
+    assert len(stored(path)) == 4
 
 
 def test_a_log_that_shows_a_version_before_the_one_below_it_is_looked_at_again(path: str) -> None:

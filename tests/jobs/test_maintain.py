@@ -1,6 +1,5 @@
 """Compaction: fewer files, the same rows, and nobody who reads, writes or streams meanwhile is disturbed."""
 
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from threading import Barrier, Event
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from pyspark.sql import SparkSession
 
 from jobs import maintain as maintain_module
@@ -17,11 +17,13 @@ from jobs.errors import Fenced
 from jobs.ingest import ingest
 from jobs.maintain import maintain
 from jobs.stream.batch import Batches
+from jobs.stream.follow import TIDY_COMMITS
 from jobs.stream.live import LiveEvents
 from jobs.stream.query import start
-from jobs.tables import APPENDS, live_scores_table
+from jobs.tables import APPENDS, events_table, live_scores_table
 from serving.store import Store
 from tests.jobs.conftest import DAY
+from tests.jobs.logs import aged, go_by, log_of
 from tests.jobs.shop import EVENTS, NAME, NOW, SECOND, Shop, by_batch, opened, rows, score_bits
 from tests.project import Project, purchases
 
@@ -95,6 +97,37 @@ def test_a_stream_that_stood_still_reads_what_was_compacted_away(shop: Shop, fol
     assert shop.fresh().keys() >= {"00027", "00028"}
 
 
+@pytest.mark.parametrize(("age", "goes"), [(timedelta(minutes=59), False), (timedelta(minutes=61), True)])
+def test_live_appends_leave_an_hour_of_their_log(ingested: Project, age: timedelta, goes: bool) -> None:  # noqa: FBT001  reason: a case
+    path = ingested.settings.table(EVENTS)
+    go_by(path, age)
+    go_by(path, age)
+    commits, live = log_of(path), LiveEvents(path)
+    assert (int(commits[0].stem) > 0) is goes
+    assert int(commits[-1].stem) == live.table.version()
+    assert len(standing(ingested, 5)) == 35, "rows and their numbers stay"
+    assert ingested.lake.appended(EVENTS) == live.newest() == 5 + 2 * TIDY_COMMITS
+
+
+def test_ids_of_catch_ups_are_forgotten_after_a_month_and_no_others(project: Project) -> None:
+    """For delta-rs and for Spark, in the log and in a checkpoint of each."""
+    events = events_table(*project.pipeline().events)
+    for table in (live_scores_table(NAME), events):
+        project.lake.create(table)
+        path, month = project.settings.table(table.name), timedelta(days=30)
+        ages = {"past": month + timedelta(hours=1), "near": month - timedelta(hours=1), APPENDS: timedelta(0)}
+        marks = [Transaction(name, 7, int((time.time() - age.total_seconds()) * 1000)) for name, age in ages.items()]
+        nothing = pa.schema(DeltaTable(path).schema().to_arrow()).empty_table()
+        write_deltalake(path, nothing, mode="append", commit_properties=CommitProperties(app_transactions=marks))
+        forgotten = set() if table is events else {"past"}
+        for _ in range(2):
+            found = DeltaTable(path)
+            for name in ages:
+                assert found.transaction_version(name) == (None if name in forgotten else 7)
+                assert project.lake.fence(table.name, name).version == (0 if name in forgotten else 8)
+            found.create_checkpoint()
+
+
 def test_the_numbers_of_appends_outlive_the_log_that_they_were_written_to(ingested: Project) -> None:
     """Compaction, vacuum, a checkpoint, and a log without what came before: for delta-rs and for Spark."""
     lake, path = ingested.lake, ingested.settings.table(EVENTS)
@@ -156,15 +189,14 @@ def files(project: Project) -> set[str]:
     return set(DeltaTable(project.lake.path(LIVE)).file_uris())
 
 
-def test_what_no_version_of_a_month_has_is_removed(ingested: Project) -> None:
-    """And no sooner: the log of a version is kept as long, and whoever reads by it finds its files."""
+def test_what_no_version_of_six_hours_has_is_removed(ingested: Project) -> None:
+    """And no sooner: whoever began to read before still finds its files."""
     folder = Path(ingested.settings.table(EVENTS))
-    for days in (29, 31):
-        path = folder / f"part-{days}.parquet"
+    for hours in (5, 7):
+        path = folder / f"part-{hours}.parquet"
         path.touch()
-        old = time.time() - timedelta(days=days).total_seconds()
-        os.utime(path, (old, old))
+        aged(path, timedelta(hours=hours))
     maintain(ingested.lake, ingested.pipeline())
-    assert (folder / "part-29.parquet").exists()
-    assert not (folder / "part-31.parquet").exists()
+    assert (folder / "part-5.parquet").exists()
+    assert not (folder / "part-7.parquet").exists()
     assert len(list(folder.glob("part-*.parquet"))) == 8, "what was compacted is there for older versions"
