@@ -7,6 +7,7 @@ ScorelineError                 a job failed; running it again may help (exit cod
 ├── RegistryUnavailable        MLflow does not answer
 ├── StreamDead                 a stream does not run, and was not started again
 ├── StreamEnded                a stream's query ended, or is about to
+├── StreamRuns                 another stream of the pipeline runs
 ├── StreamStuck                a stream runs, is behind, and goes on no further
 └── DataFault                  what was given is at fault: running it again cannot help (exit code 3)
     ├── SpecError              a pipeline's files are wrong: file, line, field and remedy
@@ -16,7 +17,9 @@ ScorelineError                 a job failed; running it again may help (exit cod
     ├── NothingToPublish       there is no scores partition to publish
     ├── RailsBreached          a generation is further from the live one than its pipeline allows
     ├── RollbackRefused        there is no whole generation to go back to
+    ├── StreamFailed           a stream ended by what no restart mends
     ├── StreamChanged          a stream's checkpoint cannot follow what is declared now
+    ├── CheckpointDamaged      a stream's record of its checkpoint, or of its place in a topic, cannot be read
     ├── MessagesLost           a topic has lost messages that were not read yet
     ├── ModelMissing           there is no such registered model, alias or version
     ├── ArtefactRefused        a model's artefact is not the one registered, or not one that we may read
@@ -53,6 +56,10 @@ class StreamEnded(ScorelineError):
 
 class StreamDead(ScorelineError):
     """A stream does not run, though nobody stopped it, and it was not started again."""
+
+
+class StreamRuns(ScorelineError):
+    """Another stream of the pipeline runs: there is one at a time."""
 
 
 class StreamStuck(ScorelineError):
@@ -93,8 +100,16 @@ class RollbackRefused(DataFault):
     """There is no whole generation to go back to; what was live stays live."""
 
 
+class StreamFailed(DataFault):
+    """A stream ended by a fault that no restart mends; it is in the stream's record."""
+
+
 class StreamChanged(DataFault):
     """The checkpoint of a stream was made for other events than the pipeline declares now."""
+
+
+class CheckpointDamaged(DataFault):
+    """A stream's record of its checkpoint, or of its place in a topic, cannot be read."""
 
 
 class MessagesLost(DataFault):

@@ -75,13 +75,23 @@ class FileSystem:
         return None if line is None else str(line)
 
     def write_line(self, name: str, line: str) -> None:
-        """Write a text file of one line below the root, in place of what is there."""
+        """Write a text file of one line below the root, in place of what is there: all of it, or nothing.
+
+        As Spark writes its checkpoints: beside it first, then renamed, as well as the file system can.
+        """
         path = self._path(name)
-        stream = self._of(path).create(path, True)  # noqa: FBT003  reason: Java's signature; True overwrites
+        self._of(path).mkdirs(path.getParent())
+        # The checksum of what is there goes first: a file and its checksum are not renamed at once.
+        checksum = self._jvm.org.apache.hadoop.fs.Path(path.getParent(), f".{path.getName()}.crc")
+        self._of(checksum).delete(checksum, False)  # noqa: FBT003  reason: Java's signature; False is one file
+        managers = self._jvm.org.apache.spark.sql.execution.streaming.checkpointing.CheckpointFileManager
+        stream = managers.create(path.getParent(), self._configuration).createAtomic(path, True)  # noqa: FBT003  reason: Java's signature; True overwrites
         try:
             stream.write(bytearray(f"{line}\n".encode()))
-        finally:
-            stream.close()
+        except BaseException:
+            stream.cancel()
+            raise
+        stream.close()
 
     def make_folder(self, name: str) -> None:
         """Make a folder below the root."""

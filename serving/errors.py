@@ -6,6 +6,7 @@ ServingError
 │   ├── HashCollision    two keys of one block with one hash: draw another salt
 │   └── BlockCorrupt     a block that is not what its writer wrote
 ├── HeadUnreadable       a head record of another format, or damaged
+├── StreamUnreadable     what a stream said of itself is of another format, or damaged
 ├── StoreUnavailable     Redis does not answer
 ├── StoreRefused         Redis answers, and refuses the user or the command
 │   └── EvictionRefused  Redis may evict blocks under memory pressure
@@ -49,6 +50,10 @@ class BlockCorrupt(LayoutError):
 
 class HeadUnreadable(ServingError):
     """A head record of another format, or a damaged one."""
+
+
+class StreamUnreadable(ServingError):
+    """What a stream said of itself is of another format, or damaged."""
 
 
 class HeadLost(ServingError):

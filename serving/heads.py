@@ -9,7 +9,7 @@ from itertools import count
 
 from redis.exceptions import RedisError
 
-from serving.errors import HeadLost, HeadUnreadable, ServingError, UnknownPipeline
+from serving.errors import HeadLost, HeadUnreadable, ServingError, StreamUnreadable, UnknownPipeline
 from serving.head import Head, parse_head
 from serving.keys import PIPELINE_NAME, PIPELINES, head_key, refusals_key, stream_key
 from serving.question import Plan
@@ -157,7 +157,7 @@ def _streams(pipelines: list[str], replies: list[Reply]) -> dict[str, StreamReco
     """Return the streams that have said something; of one that cannot be read nothing is known."""
     found = {}
     for name, reply in zip(pipelines, replies, strict=True):
-        with suppress(HeadUnreadable):
+        with suppress(StreamUnreadable):
             if isinstance(reply, bytes):
                 found[name] = parse_stream(reply)
     return found

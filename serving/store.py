@@ -112,7 +112,7 @@ class Store:
         return parse_head(raw) if raw is not None else None
 
     def stream(self, pipeline: str) -> StreamRecord | None:
-        """Return what the stream of `pipeline` last said of itself; `HeadUnreadable` where that cannot be read."""
+        """Return what the stream of `pipeline` last said of itself; `StreamUnreadable` where that cannot be read."""
         raw = self.ask("GET", stream_key(pipeline))
         return parse_stream(raw) if isinstance(raw, bytes) else None
 

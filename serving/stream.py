@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from serving.errors import HeadUnreadable
+from serving.errors import StreamUnreadable
 from serving.head import Count, Microseconds
 
 SILENCE = 30_000_000  # microseconds without a word, after which nobody is there any more
@@ -51,7 +51,8 @@ class StreamRecord:
     a rule, since its start. `behind` appends to the events are not read, the oldest of them since `behind_since`.
     `progressed_at` is when a micro-batch last ended, or when it last had read all that there was. `waits_for` says in
     words what it waits for, and `process` which one it is: "number on host". Where it has a topic, `loaded` of its
-    messages became events since its start, and `rejected` did not.
+    messages became events since its start, and `rejected` did not. `fault` says why it ended, where that was not by a
+    stop, and `exit_code` whether a restart can help: not where it is 3.
     """
 
     format: Literal[1] = 1
@@ -70,6 +71,8 @@ class StreamRecord:
     progressed_at: Microseconds = 0
     waits_for: str = ""
     process: str = ""
+    fault: str = ""
+    exit_code: Count = 0
     freshness: Freshness = field(default_factory=Freshness)
 
     def is_alive(self, now: int) -> bool:
@@ -89,10 +92,10 @@ RECORD = TypeAdapter(StreamRecord)
 
 
 def parse_stream(raw: bytes) -> StreamRecord:
-    """Return the record, or raise `HeadUnreadable` where this version cannot read it."""
+    """Return the record, or raise `StreamUnreadable` where this version cannot read it."""
     try:
         return RECORD.validate_json(raw)
     except ValidationError as fault:
-        raise HeadUnreadable(
+        raise StreamUnreadable(
             f"a stream's record that this version cannot read: restart the stream ({fault})"
         ) from fault

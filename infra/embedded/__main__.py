@@ -56,8 +56,8 @@ def demo() -> None:
 
 
 def stream(pipeline: str) -> None:
-    """Start the stream of a pipeline, unless it runs."""
-    lifecycle.start_stream(pipeline)
+    """Start the stream of a pipeline, unless it runs or somebody stopped it."""
+    lifecycle.start_stream(pipeline, "--unless-stopped")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"up": up, "down": down, "status": show, "demo": demo, "stream": stream}

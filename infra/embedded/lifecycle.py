@@ -89,8 +89,10 @@ def down() -> int:
         return finish(load())
 
 
-def start_stream(pipeline: str) -> None:
+def start_stream(pipeline: str, *options: str) -> None:
     """Start the stream of a pipeline beside the services that run; harmless while it runs.
+
+    `options` are those of `scoreline stream start`.
 
     Raises:
         EmbeddedError: nothing runs that it could belong to, or the pipeline declares no stream.
@@ -99,7 +101,7 @@ def start_stream(pipeline: str) -> None:
         runtime = current()
         if runtime is None:
             raise EmbeddedError("nothing is running: make up")
-        wanted = [service for service in streams() if service.name == stream_name(pipeline)]
+        wanted = [service for service in streams(*options) if service.name == stream_name(pipeline)]
         if not wanted:
             raise EmbeddedError(f"{pipeline} is no pipeline whose YAML declares a stream")
         begin(wanted, alive(), runtime)
@@ -151,7 +153,9 @@ def withdraw(runtime: Runtime, before: dict[str, Started]) -> None:
 
 def finish(runtime: Runtime | None) -> int:
     """Stop all that is on record and forget it."""
-    stopped = stop(recorded(), runtime.mark if runtime else "")
+    first = [service for service in recorded() if service.name.startswith(stream_name(""))]
+    stopped = stop(first)  # their last micro-batch needs the stores
+    stopped += stop(recorded(), runtime.mark if runtime else "")
     forget()
     for path in (STATE, VAR / "env"):
         path.unlink(missing_ok=True)

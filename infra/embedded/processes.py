@@ -89,14 +89,14 @@ def forget() -> None:
 def stop(services: Iterable[Started], mark: str = "") -> int:
     """Stop these services, all that they started, and whatever carries the mark; return how many processes.
 
-    They are asked first, and killed after some seconds.
+    The services themselves are asked first, for they may still need what they started, then all others; who is there
+    some seconds later is killed.
     """
     services = list(services)
-    ours = belonging(services, mark)
-    for process in ours:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    psutil.wait_procs(ours, timeout=GRACE_S)
+    ours, leaders = belonging(services, mark), {service.pid for service in services}
+    ask_to_end({process for process in ours if process.pid in leaders})
+    ours |= belonging(services, mark)
+    ask_to_end(ours)
     late = belonging(services, mark) | {process for process in ours if process.is_running()}
     for process in late:
         with suppress(psutil.NoSuchProcess):
@@ -105,6 +105,14 @@ def stop(services: Iterable[Started], mark: str = "") -> int:
     for service in services:
         (RECORDS / f"{service.name}.json").unlink(missing_ok=True)
     return len(ours | late)
+
+
+def ask_to_end(asked: set[psutil.Process]) -> None:
+    """Send them the polite signal, and give them some seconds."""
+    for process in asked:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(asked, timeout=GRACE_S)
 
 
 def belonging(services: Iterable[Started], mark: str) -> set[psutil.Process]:

@@ -53,11 +53,14 @@ def airflow(ports: Ports) -> list[Service]:
     ]
 
 
-def streams() -> list[Service]:
-    """Return a stream for each pipeline that declares one; it waits by itself for what it needs."""
+def streams(*options: str) -> list[Service]:
+    """Return a stream for each pipeline that declares one; it waits by itself for what it needs.
+
+    `options` are those of `scoreline stream start`.
+    """
     found = load_pipelines(jobs_settings().pipelines)
     return [
-        Service(stream_name(name), (VENV / "scoreline", "stream", "start", name), "", lambda: "")
+        Service(stream_name(name), (VENV / "scoreline", "stream", "start", name, *options), "", lambda: "")
         for name, pipeline in found.items()
         if pipeline.stream
     ]

@@ -1,10 +1,12 @@
 """Which checkpoint a stream goes on from, and what it cannot follow."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
-from jobs.errors import StreamChanged
+from jobs.errors import CheckpointDamaged, StreamChanged
 from jobs.lake import Lake
 from jobs.spec import Pipeline
 
@@ -30,22 +32,39 @@ def current(lake: Lake, pipeline: Pipeline) -> Checkpoint:
 
     Raises:
         StreamChanged: its state was made of other events than the pipeline declares now.
+        CheckpointDamaged: the record of it cannot be read.
     """
     record, made = _record(pipeline), _made_for(lake, pipeline)
-    line = lake.files.first_line(lake.path(record), LONGEST) if lake.files.has(record) else None
-    if line is None:
+    remedy = f"`scoreline stream start {pipeline.name} --rebuild` begins anew from the events table"
+    told = recorded(lake, record, ("query_id", "made_for"), remedy)
+    if told is None:
         checkpoint = Checkpoint(pipeline.name, uuid4().hex)
         lake.files.write_line(record, json.dumps({"query_id": checkpoint.query_id, "made_for": made}))
         return checkpoint
-    told = json.loads(line)
     differing = sorted(name for name in made if told["made_for"].get(name) != made[name])
     if differing:
         was, now = ({name: each.get(name) for name in differing} for each in (told["made_for"], made))
         raise StreamChanged(
             f"{pipeline.name}: the stream's checkpoint was made for other {', '.join(differing)} ({was}, now {now}) "
-            f"and cannot follow: `scoreline stream start {pipeline.name} --rebuild` begins anew from the events table"
+            f"and cannot follow: {remedy}"
         )
     return Checkpoint(pipeline.name, told["query_id"])
+
+
+def recorded(lake: Lake, name: str, parts: tuple[str, ...], remedy: str) -> dict[str, Any] | None:
+    """Return what a file below the lake records, which has these parts; None where there is none.
+
+    Raises:
+        CheckpointDamaged: it cannot be read; its message ends with the remedy.
+    """
+    if not lake.files.has(name):
+        return None
+    told: Any = None
+    with suppress(ValueError):
+        told = json.loads(lake.files.first_line(lake.path(name), LONGEST) or "")
+    if not isinstance(told, dict) or not told.keys() >= set(parts):
+        raise CheckpointDamaged(f"{lake.path(name)} is no record of a stream, as if cut off: {remedy}")
+    return told
 
 
 def forget(lake: Lake, pipeline: Pipeline) -> None:

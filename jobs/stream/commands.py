@@ -12,8 +12,8 @@ from jobs.spec import Pipeline, settings
 from jobs.start import PIPELINE, declared_pipeline
 
 if TYPE_CHECKING:
-    from serving.clock import Clock
-    from serving.store import Store
+    from jobs.lake import Lake
+    from jobs.stream.turn import Turn
     from serving.stream import StreamRecord
 
 STOP_SECONDS = 120
@@ -28,36 +28,60 @@ def stream() -> None:
 @PIPELINE
 @click.option("--rebuild", is_flag=True, help="Begin anew from the events table, and forget the checkpoint.")
 @click.option("--reread", is_flag=True, help="Read the topic again, from the oldest message that it has.")
-def start(pipeline: str, rebuild: bool, reread: bool) -> None:  # noqa: FBT001  reason: click passes flags so
-    """Run the stream of a pipeline, until it is told to stop."""
+@click.option("--unless-stopped", is_flag=True, help="Do nothing where somebody stopped it: for supervisors.")
+def start(pipeline: str, rebuild: bool, reread: bool, unless_stopped: bool) -> None:  # noqa: FBT001  reason: click passes flags so
+    """Run the stream of a pipeline, until it is told to stop; there is one at a time."""
     from jobs.lake import Lake
     from jobs.session import spark_session
-    from jobs.stream.checkpoint import current, forget
-    from jobs.stream.loader import Loader
-    from jobs.stream.service import Service, told_to_stop, wait_for_tables
-    from jobs.stream.site import Site
-    from jobs.stream.topic import begin_again, place
-    from serving.keys import stream_wish_key
+    from jobs.stream.service import listen, told_to_stop, wait_for_tables
+    from jobs.stream.turn import Turn
     from serving.settings import settings as serving_settings
     from serving.store import Store
 
     declared, serving = _declared(pipeline), serving_settings()
     with Store(serving.redis_url) as store, told_to_stop() as stopping:
-        store.unlink([stream_wish_key(pipeline)])
+        turn = Turn(pipeline, store, serving.clock, stopping)
+        if not turn.comes():
+            return
+        if not unless_stopped:
+            turn.forget_stop()
+        elif turn.was_stopped():
+            click.echo(f"{pipeline}: somebody stopped the stream; `scoreline stream start {pipeline}` starts it")
+            return
         if not wait_for_tables([settings().table(name) for name in declared.tables], stopping):
             return
         lake = Lake(spark_session(f"{pipeline} stream"), settings().lake)
-        if rebuild:
-            forget(lake, declared)
-        if reread:
-            begin_again(lake, declared)
-        checkpoint = current(lake, declared)
-        site = Site(declared, lake, settings(), serving.clock, store, checkpoint.query_id)
+        listen(stopping)
         try:
-            loader = Loader(site, place(lake, declared), stopping) if declared.topic else None
-            Service(site, stopping, loader).run(checkpoint)
+            if turn.comes():  # another one may have been started at the same time
+                with turn.on_record():
+                    _forget(lake, declared, rebuild=rebuild, reread=reread)
+                    _run(lake, declared, turn)
         finally:
             lake.spark.stop()
+
+
+def _forget(lake: "Lake", declared: Pipeline, *, rebuild: bool, reread: bool) -> None:
+    from jobs.stream.checkpoint import forget
+    from jobs.stream.topic import begin_again
+
+    if rebuild:
+        forget(lake, declared)
+    if reread:
+        begin_again(lake, declared)
+
+
+def _run(lake: "Lake", declared: Pipeline, turn: "Turn") -> None:
+    from jobs.stream.checkpoint import current
+    from jobs.stream.loader import Loader
+    from jobs.stream.service import Service
+    from jobs.stream.site import Site
+    from jobs.stream.topic import place
+
+    checkpoint = current(lake, declared)
+    site = Site(declared, lake, settings(), turn.clock, turn.store, checkpoint.query_id)
+    loader = Loader(site, place(lake, declared), turn.stopping) if declared.topic else None
+    Service(site, turn.stopping, loader).run(checkpoint)
 
 
 @stream.command()
@@ -73,9 +97,12 @@ def stop(pipeline: str) -> None:
     with Store(serving.redis_url) as store:
         store.ask("SET", stream_wish_key(pipeline), 1)
         deadline = time.monotonic() + STOP_SECONDS
-        while _runs(store, pipeline, serving.clock):
+        while (record := store.stream(pipeline)) and record.is_alive(serving.clock.microseconds()):
             if time.monotonic() > deadline:
-                raise ScorelineError(f"{pipeline}: the stream has not said in {STOP_SECONDS} s that it has stopped")
+                raise ScorelineError(
+                    f"{pipeline}: the stream has not said in {STOP_SECONDS} s that it has stopped: see its log, or end "
+                    f"its process ({record.process}); what a micro-batch had not done is done at the next start"
+                )
             time.sleep(0.5)
     click.echo(f"{pipeline}: the stream has stopped")
 
@@ -115,11 +142,6 @@ def _declared(pipeline: str) -> Pipeline:
     return declared
 
 
-def _runs(store: "Store", pipeline: str, clock: "Clock") -> bool:
-    record = store.stream(pipeline)
-    return record is not None and record.is_alive(clock.microseconds())
-
-
 def _lines(declared: Pipeline, record: "StreamRecord", now: int) -> Iterator[str]:
     silent = timedelta(microseconds=now - record.told_at)
     state = "DEAD" if record.state == "running" and not record.is_alive(now) else record.state
@@ -127,6 +149,8 @@ def _lines(declared: Pipeline, record: "StreamRecord", now: int) -> Iterator[str
     lag = f", the oldest for {record.lag_seconds(now):.0f} s" if record.behind else ""
     yield f"  events       up to append {record.version}; {record.behind} not read{lag}"
     yield f"  micro-batch  {record.batch}; last progress {(now - record.progressed_at) / 1e6:.0f} s ago"
+    if record.fault:
+        yield f"  ended by     {record.fault}"
     if record.waits_for:
         yield f"  waits        {record.waits_for}"
     yield f"  since start  {record.keys} scores, {record.quarantined} rows of features quarantined"

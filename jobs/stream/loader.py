@@ -28,10 +28,17 @@ PAUSE_S = 5.0
 STOP_SECONDS = 10.0
 # What Spark says when messages were removed before they were read, and then why.
 LOST, BECAUSE = "data may have been lost because they are not available in Kafka", "Reason: "
-IDLE = "Waiting for data to arrive"  # Spark's word for a query that has read all that there is
+WAITING = "Waiting for"  # how Spark's word on a query begins that has looked for data and found none
 LONGEST = 300  # characters of a reason
 MESSAGE = "value binary, topic string, partition int, offset bigint, timestamp timestamp"
 OURS = ("parse_fault", "raw", "reasons", "day", "file_digest")
+
+
+def is_idle(query: StreamingQuery) -> bool:
+    """Tell whether a query has looked for data, found none, and is about to look again."""
+    status = query.status
+    told = str(status["message"]).startswith(WAITING)
+    return told and not status["isDataAvailable"] and not status["isTriggerActive"]
 
 
 class Loader:
@@ -69,7 +76,7 @@ class Loader:
                 self.start()
         elif not self.query.isActive:
             self._ended(self.query)
-        elif self.query.status["message"] == IDLE:
+        elif is_idle(self.query):
             self.waits_for = ""
 
     def stop(self) -> None:

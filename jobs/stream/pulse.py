@@ -5,7 +5,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import Event, Thread
 from typing import Literal
@@ -16,18 +16,17 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.stream.batch import Batches
 from jobs.stream.follow import follow
-from jobs.stream.loader import Loader
+from jobs.stream.loader import Loader, is_idle
 from jobs.stream.site import Site
 from jobs.tables import APPENDS
 from serving.errors import ServingError
-from serving.keys import stream_key
+from serving.keys import stream_key, stream_wish_key
 from serving.store import Store
 from serving.stream import StreamRecord
 
 LOG = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
 LONGEST_REASON = 300  # characters
-WAITING = "Waiting for"  # how Spark's word on a query begins that has looked for data and found none
 
 
 class Backlog:
@@ -94,7 +93,7 @@ class Pulse:
         now = self.site.clock.microseconds()
         self.backlog.look(now)
         self.backlog.read_up_to(self.batches.version)
-        if _is_idle(query):
+        if is_idle(query):
             self.backlog.read_all_before(now - 1000 * self.site.stream.every_ms - 1_000_000)
             self.progressed_at = now
         if self.batches.number != self.number:
@@ -120,6 +119,12 @@ class Pulse:
         except ServingError as fault:
             LOG.warning("%s", fault)
 
+    def listen(self, store: Store) -> None:
+        """Stop the stream where that is wished; here it is seen whatever a micro-batch waits for."""
+        with suppress(ServingError):  # the wish outlasts it
+            if store.ask("EXISTS", stream_wish_key(self.site.pipeline.name)):
+                self.batches.stopping.set()
+
     def _beat(self, query: StreamingQuery, ended: Event) -> None:
         with Store(self.site.store.url) as store:  # of its own: the other one may be waiting for its answer
             self._recall(store)
@@ -129,6 +134,7 @@ class Pulse:
                 except (DeltaError, OSError) as fault:
                     LOG.warning("%s: %s", self.site.events, fault)
                 self.tell("running", store)
+                self.listen(store)
                 if ended.wait(BEAT_SECONDS):
                     return
 
@@ -141,10 +147,3 @@ class Pulse:
         else:
             if before is not None and before.query_id == self.site.query_id:
                 self.backlog.read_up_to(before.version)
-
-
-def _is_idle(query: StreamingQuery) -> bool:
-    """Tell whether a query has looked for data, found none, and is about to look again."""
-    status = query.status
-    told = str(status["message"]).startswith(WAITING)
-    return told and not status["isDataAvailable"] and not status["isTriggerActive"]

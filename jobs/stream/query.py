@@ -25,6 +25,8 @@ STATE = {
 INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 TRACE = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*")
 LONGEST = 500  # characters of a reason
+# How Delta says that its log no longer has the commits that come next: for it has a gap, or begins later.
+LOG_IS_GONE = ("DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE", "DELTA_MISSING_FILES_UNEXPECTED_VERSION")
 WHOLE_COMMITS = 2**31 - 1  # files in one batch: a version of the events is taken whole, or none of it
 
 
@@ -32,6 +34,11 @@ def why(query: StreamingQuery) -> str:
     """Return why a query has ended, in a line: of a fault in Python what it says, and not where it was."""
     fault = query.exception()
     return " ".join(TRACE.sub("", str(fault)).split())[:LONGEST] if fault else "nobody says why"
+
+
+def outlived_log(query: StreamingQuery) -> bool:
+    """Return whether a query has ended because the events' log no longer has the commits that it would go on with."""
+    return any(told in str(query.exception()) for told in LOG_IS_GONE)
 
 
 def start(site: Site, process: Callable[[DataFrame, int], None], checkpoint: str) -> StreamingQuery:

@@ -8,22 +8,23 @@ from threading import Event
 from types import FrameType
 
 from deltalake import DeltaTable
+from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
-from jobs.errors import RegistryUnavailable, StreamEnded
+from jobs.errors import DataFault, RegistryUnavailable, StreamEnded
 from jobs.stream.batch import Batches
-from jobs.stream.checkpoint import Checkpoint
+from jobs.stream.checkpoint import Checkpoint, forget
 from jobs.stream.loader import Loader
 from jobs.stream.pulse import Pulse
-from jobs.stream.query import start, why
+from jobs.stream.query import outlived_log, start, why
 from jobs.stream.site import Site
 from jobs.tables import live_quarantine_table, live_scores_table
 from serving.errors import ServingError
-from serving.keys import stream_wish_key
 
 LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 WAIT_SECONDS = 5.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def wait_for_tables(paths: list[str], stopping: Event) -> bool:
@@ -38,17 +39,23 @@ def wait_for_tables(paths: list[str], stopping: Event) -> bool:
 @contextmanager
 def told_to_stop() -> Iterator[Event]:
     """Give an event that SIGTERM and SIGINT set."""
-    stopping = Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  reason: a handler's signature
-        stopping.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before, stopping = {number: signal.getsignal(number) for number in SIGNALS}, Event()
+    listen(stopping)
     try:
         yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def listen(stopping: Event) -> None:
+    """Have SIGTERM and SIGINT set the event; again after Spark has begun, which has a handler of its own for SIGINT."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  reason: a handler's signature
+        stopping.set()
+
+    for number in SIGNALS:
+        signal.signal(number, stop)
 
 
 class Service:
@@ -60,6 +67,7 @@ class Service:
             site.lake.create(table)
         self.batches = Batches(site, stopping)
         self.pulse = Pulse(site, self.batches, loader)
+        self.fault: DataFault | None = None  # of a micro-batch; Spark would keep but its words
 
     def run(self, checkpoint: Checkpoint) -> None:
         """Run the query until it is to stop.
@@ -67,9 +75,10 @@ class Service:
         Raises:
             StreamEnded: it ended by itself; what it had not done is done when it is started again.
             MessagesLost: the topic has lost messages that were not read yet.
+            DataFault: what a micro-batch was given is at fault.
         """
         lake, name = self.site.lake, self.site.pipeline.name
-        query = start(self.site, self.batches.process, lake.path(checkpoint.folder))
+        query = start(self.site, self._process, lake.path(checkpoint.folder))
         LOG.info("%s: the stream runs", name)
         try:
             with self.pulse.beating(query):
@@ -77,6 +86,13 @@ class Service:
         finally:
             self.pulse.tell("stopped", self.site.store)
         LOG.info("%s: the stream has stopped", name)
+
+    def _process(self, histories: DataFrame, number: int) -> None:
+        try:
+            self.batches.process(histories, number)
+        except DataFault as fault:
+            self.fault = fault
+            raise
 
     def _attend(self, query: StreamingQuery) -> None:
         try:
@@ -92,12 +108,20 @@ class Service:
     def _watch(self, query: StreamingQuery) -> None:
         while not self.stopping.wait(LOOK_SECONDS):
             if not query.isActive:
-                raise StreamEnded(f"{self.site.pipeline.name}: the stream ended: {why(query)}")
+                raise self.fault or self._ended(query)
             if self.loader is not None:
                 self.loader.tend()
             try:
-                if self.site.store.ask("EXISTS", stream_wish_key(self.site.pipeline.name)):
-                    return
                 self.batches.idle()
             except (ServingError, RegistryUnavailable) as fault:
                 LOG.warning("%s", fault)
+
+    def _ended(self, query: StreamingQuery) -> StreamEnded:
+        name = self.site.pipeline.name
+        if not outlived_log(query):
+            return StreamEnded(f"{name}: the stream ended: {why(query)}")
+        forget(self.site.lake, self.site.pipeline)  # all that it was made of is in the table
+        return StreamEnded(
+            f"{name}: the stream stood still for so long that the log of its events no longer has what came next; its "
+            f"checkpoint is forgotten: `scoreline stream start {name}` begins anew from the events table"
+        )

@@ -1,17 +1,17 @@
 """A topic of Kafka as a stream of Spark: where it is read, by which options, and how far it was read."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.errors import DataFault, StreamChanged
+from jobs.errors import CheckpointDamaged, DataFault, StreamChanged
 from jobs.lake import Lake
 from jobs.spec import Pipeline, Settings
 from jobs.spec.stream import Kafka
-
-LONGEST = 2**20  # bytes of the record
+from jobs.stream.checkpoint import recorded
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ def place(lake: Lake, pipeline: Pipeline) -> Place:
 
     Raises:
         StreamChanged: the events table was made anew since, without what was read before.
+        CheckpointDamaged: the record of it cannot be read.
     """
     told = _told(lake, pipeline)
     if told is None:
@@ -38,7 +39,7 @@ def place(lake: Lake, pipeline: Pipeline) -> Place:
     if told["table"] != _table(lake, pipeline):
         raise StreamChanged(
             f"{pipeline.name}: events/{pipeline.events[0]} was made anew since {_topic(pipeline).topic} was read: "
-            f"`scoreline stream start {pipeline.name} --reread` reads it again from the oldest message that it has"
+            f"{_remedy(pipeline)}"
         )
     return Place(told["id"], f"{_folder(pipeline)}/{told['id']}", told["starting"])
 
@@ -47,7 +48,9 @@ def begin_again(lake: Lake, pipeline: Pipeline) -> None:
     """Have the topic read again, from the oldest message that it has."""
     if pipeline.topic is None:
         raise DataFault(f"{pipeline.name}.yaml declares no topic to read again: write it below stream.kafka")
-    told = _told(lake, pipeline)
+    told = None
+    with suppress(CheckpointDamaged):
+        told = _told(lake, pipeline)
     _write(lake, pipeline, "earliest")
     if told is not None:
         lake.files.delete(f"{_folder(pipeline)}/{told['id']}")
@@ -62,10 +65,11 @@ def messages(spark: SparkSession, topic: Kafka, starting: str, settings: Setting
 
 
 def _told(lake: Lake, pipeline: Pipeline) -> dict[str, str] | None:
-    record = _record(pipeline)
-    line = lake.files.first_line(lake.path(record), LONGEST) if lake.files.has(record) else None
-    found: dict[str, str] | None = json.loads(line) if line else None
-    return found
+    return recorded(lake, _record(pipeline), ("id", "starting", "table"), _remedy(pipeline))
+
+
+def _remedy(pipeline: Pipeline) -> str:
+    return f"`scoreline stream start {pipeline.name} --reread` reads it again from the oldest message that it has"
 
 
 def _write(lake: Lake, pipeline: Pipeline, starting: str) -> Place:

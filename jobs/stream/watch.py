@@ -10,7 +10,7 @@ from typing import IO
 
 from deltalake import DeltaTable
 
-from jobs.errors import StreamDead, StreamStuck
+from jobs.errors import DataFault, StreamDead, StreamFailed, StreamStuck
 from jobs.spec import Pipeline, Settings
 from serving.clock import Clock, instant
 from serving.keys import stream_wish_key
@@ -44,6 +44,7 @@ class Post:
 
         Raises:
             StreamDead: it is dead, and was not started again.
+            StreamFailed: it ended by what no restart mends.
             StreamStuck: it is behind, and has not gone on for longer than its pipeline allows.
         """
         name, record = self.pipeline.name, self.store.stream(self.pipeline.name)
@@ -51,9 +52,10 @@ class Post:
             return f"{name}: somebody stopped the stream; it runs again after `scoreline stream start {name}`"
         if record is not None and record.is_alive(self.clock.microseconds()):
             return self._keeping_up(record)
-        events = self.settings.table(f"events/{self.pipeline.events[0]}")
-        if not DeltaTable.is_deltatable(events):
-            return f"{name}: there are no events yet; `scoreline ingest {name}` makes their table"
+        self._refuse_failed(record)
+        missing = [table for table in self.pipeline.tables if not DeltaTable.is_deltatable(self.settings.table(table))]
+        if missing:
+            return f"{name}: there is no {missing[0]} yet; `scoreline ingest {name}` makes the table"
         return f"{self._was(record)}: it was started again, and runs; {self._figures(self._started_again(record))}"
 
     def _keeping_up(self, record: StreamRecord) -> str:
@@ -66,6 +68,13 @@ class Post:
             f"{self._figures(record)}; {remedy}"
         )
 
+    def _refuse_failed(self, record: StreamRecord | None) -> None:
+        if record is not None and record.exit_code == DataFault.exit_code:
+            raise StreamFailed(
+                f"{self.pipeline.name}: the stream ended at {_at(record.told_at)} ({_who(record)}), and no restart "
+                f"mends that: {record.fault}; once it is mended `scoreline stream start {self.pipeline.name}` runs it"
+            )
+
     def _figures(self, record: StreamRecord) -> str:
         lag = record.lag_seconds(self.clock.microseconds())
         waiting = f"{record.behind} behind, the oldest for {lag:.0f} s" if record.behind else "all read"
@@ -76,8 +85,11 @@ class Post:
         if record is None:
             return f"{name}: no stream has said anything"
         if record.state == "stopped":
-            return f"{name}: the stream ended at {_at(record.told_at)}, and nobody had told it to"
-        return f"{name}: the stream is dead: nothing was heard of it since {_at(record.told_at)}"
+            fault = f" ({record.fault})" if record.fault else ""
+            return (
+                f"{name}: the stream ended at {_at(record.told_at)} ({_who(record)}), and nobody had told it to{fault}"
+            )
+        return f"{name}: the stream is dead: nothing was heard of {_who(record)} since {_at(record.told_at)}"
 
     def _started_again(self, before: StreamRecord | None) -> StreamRecord:
         name, asked_at = self.pipeline.name, self.clock.microseconds()
@@ -93,8 +105,10 @@ class Post:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             record = self.store.stream(name)
-            if record is not None and record.told_at >= asked_at and record.state == "running":
-                return record
+            if record is not None and record.told_at >= asked_at:
+                self._refuse_failed(record)
+                if record.state == "running":
+                    return record
             time.sleep(POLL_SECONDS)
         raise StreamDead(
             f"{self._was(before)}; {VARIABLE} ran, and the stream said nothing in {START_SECONDS} s: see its log"
@@ -103,6 +117,10 @@ class Post:
 
 def _end(record: StreamRecord) -> str:
     return f"see its log, and end its process ({record.process}): the next look has it started again"
+
+
+def _who(record: StreamRecord) -> str:
+    return f"process {record.process}" if record.process else "it"
 
 
 def _at(microseconds: int) -> str:

@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(lifecycle, "FOLDERS", (tmp_path / "services",))
     monkeypatch.setattr(lifecycle, "stores", lambda _: [service("first"), service("second")])
     monkeypatch.setattr(lifecycle, "airflow", lambda _: [])
-    monkeypatch.setattr(lifecycle, "streams", list)
+    monkeypatch.setattr(lifecycle, "streams", lambda *_: [])
     monkeypatch.setattr(airflow_home, "configure", lambda _: None)
     monkeypatch.setattr(airflow_home, "migrate", lambda _: None)
     monkeypatch.setattr(airflow_home, "password", lambda: "")
@@ -108,7 +108,7 @@ def test_an_empty_record_of_the_runtime_stops_no_command(folder: Path, capsys: p
 @pytest.fixture
 def one_stream(monkeypatch: pytest.MonkeyPatch) -> str:
     """A stream, which `make up` starts, of the pipeline `sold`."""
-    monkeypatch.setattr(lifecycle, "streams", lambda: [service(stream_name("sold"))])
+    monkeypatch.setattr(lifecycle, "streams", lambda *_: [service(stream_name("sold"))])
     return stream_name("sold")
 
 

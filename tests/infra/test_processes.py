@@ -25,6 +25,20 @@ child = subprocess.Popen([sys.executable, "-c", {SLEEP!r}], process_group=0)
 print(child.pid, flush=True)
 child.wait()
 """
+# A service that looks, before it ends, whether what it started is still there.
+CAREFUL = f"""
+import signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {SLEEP!r}])
+def end(*_):
+    try:
+        child.wait(1)
+    except subprocess.TimeoutExpired:
+        print("in order", flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print(child.pid, flush=True)
+signal.pause()
+"""
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
 
 
@@ -66,6 +80,18 @@ def test_a_service_and_its_children_end_and_others_do_not() -> None:
     assert other.process() is not None
     assert [service.name for service in recorded()] == ["other"]
     assert stop([other]) == 1
+
+
+@pytest.mark.usefixtures("folders")
+def test_a_service_ends_before_what_it_started_does() -> None:
+    """As a stream does, which ends between two micro-batches only while its JVM lives."""
+    careful = begin("careful", CAREFUL)
+    child = int(first_words(careful))
+
+    assert stop([careful]) == 2
+
+    assert Path(careful.log).read_text().splitlines()[1:] == ["in order"]
+    assert not psutil.pid_exists(child)
 
 
 @pytest.mark.usefixtures("folders")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import StreamChanged
+from jobs.errors import CheckpointDamaged, StreamChanged
 from jobs.lake import Lake
 from jobs.spec import Pipeline
 from jobs.stream.checkpoint import current, forget
+from jobs.stream.topic import begin_again, place
 from jobs.tables import events_table
 from tests.jobs.populations import streaming
 from tests.project import Project
@@ -79,3 +80,40 @@ def test_two_streams_have_nothing_in_common(declared: Project) -> None:
     assert first.query_id != second.query_id
     forget(lake, other)
     assert current(lake, pipeline) == replace(first)
+
+
+@pytest.mark.parametrize("left", ["", '{"query_id": "7', "[]", '{"query_id": "7"}'])
+def test_a_record_that_was_cut_off_is_refused_with_the_remedy(declared: Project, left: str) -> None:
+    lake, pipeline = declared.lake, declared.pipeline()
+    current(lake, pipeline)
+    lake.files.write_line("streams/purchase_propensity/checkpoint.json", left)
+    with pytest.raises(CheckpointDamaged, match=r"checkpoint.json is no record .* --rebuild` begins anew"):
+        current(lake, pipeline)
+    forget(lake, pipeline)
+    current(lake, pipeline)
+
+
+def test_a_place_that_was_cut_off_is_refused_and_read_again(project: Project) -> None:
+    """Else a topic that begins with its latest message would lose what came since."""
+    declared = streaming(project, "stream: {kafka: {topic: t, starting: latest}}")
+    lake, pipeline = declared.lake, declared.pipeline()
+    lake.create(events_table(*pipeline.events))
+    lake.files.write_line("topics/purchase_propensity/t/place.json", '{"id": "7')
+    with pytest.raises(CheckpointDamaged, match=r"place.json is no record .* --reread` reads it again"):
+        place(lake, pipeline)
+    begin_again(lake, pipeline)
+    assert place(lake, pipeline).starting == "earliest"
+
+
+def test_whoever_reads_a_record_meanwhile_sees_all_of_one(project: Project) -> None:
+    """Also where a file with a checksum beside it is replaced; and nothing is left beside it."""
+    files, folder = project.lake.files, Path(project.lake.path("records"))
+    folder.mkdir(parents=True)
+    record = folder / "a.json"
+    record.write_text("x" * 100_000 + "\n")
+    (folder / ".a.json.crc").write_bytes(b"of another")
+    with record.open() as reader:
+        files.write_line("records/a.json", "new")
+        assert reader.readline() == "x" * 100_000 + "\n", "it was replaced, and not written over"
+    assert files.first_line(project.lake.path("records/a.json"), 100) == "new"
+    assert {path.name for path in folder.iterdir()} <= {"a.json", ".a.json.crc"}

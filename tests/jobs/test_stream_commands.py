@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,9 +10,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from jobs.errors import ScorelineError
+from jobs.stream import commands
 from jobs.tables import events_table
-from serving.clock import microseconds
+from serving.clock import Clock, microseconds
 from serving.keys import stream_key, stream_wish_key
+from serving.settings import settings
 from serving.store import Store
 from serving.stream import SILENCE, Freshness, StreamRecord
 from tests.conftest import ROOT
@@ -110,6 +114,45 @@ def test_stop_waits_until_the_stream_says_that_it_has(terminal: Terminal) -> Non
     terminal.tell(replace(RECORD, state="stopped"))
     assert process.communicate(timeout=120)[0] == f"{NAME}: the stream has stopped\n"
     assert process.returncode == 0
+
+
+@pytest.mark.timeout(400)
+def test_one_runs_at_a_time_and_control_c_stops_it(terminal: Terminal) -> None:
+    """Spark has a handler of its own for Control-C, by which Python ends in the middle of a micro-batch."""
+    store = terminal.store
+    first = terminal.begin("start", NAME)
+    try:
+        await_true(lambda: store.stream(NAME) is not None or first.poll() is not None)
+        for option in ((), ("--rebuild",)):
+            code, _, complained = terminal.run("start", NAME, *option)
+            assert (code, f"runs already, as process {first.pid} on " in complained) == (1, True), complained
+        first.send_signal(signal.SIGINT)
+        _, complained = first.communicate(timeout=120)
+    finally:
+        first.kill()
+        first.wait()
+    assert (first.returncode, "Traceback" in complained) == (0, False), complained
+    told = store.stream(NAME)
+    assert told is not None
+    assert (told.state, told.fault) == ("stopped", "")
+
+
+def test_a_supervisor_does_not_undo_a_stop(terminal: Terminal) -> None:
+    terminal.store.ask("SET", stream_wish_key(NAME), 1)
+    code, said, _ = terminal.run("start", NAME, "--unless-stopped")
+    assert (code, "somebody stopped the stream" in said) == (0, True)
+    assert terminal.store.ask("EXISTS", stream_wish_key(NAME)) == 1
+
+
+def test_a_stop_that_takes_too_long_names_the_process(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "STOP_SECONDS", 0)
+    monkeypatch.setattr(commands, "_declared", lambda _: None)
+    monkeypatch.setenv("SCORELINE_REDIS_URL", terminal.store.url)
+    settings.cache_clear()
+    terminal.tell(replace(RECORD, told_at=Clock().microseconds(), process="7 on a.host"))
+    with pytest.raises(ScorelineError, match=r"or end its process \(7 on a.host\); what a micro-batch had not done"):
+        commands.stop.callback(NAME)  # type: ignore[misc]  # reason: it is a command
+    settings.cache_clear()
 
 
 def test_stop_of_one_that_is_dead_waits_for_nobody(terminal: Terminal) -> None:

@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 
-from jobs.errors import ScorelineError, StreamEnded
+from jobs.errors import ArtefactRefused, ScorelineError, StreamEnded
 from jobs.stream.checkpoint import current
 from jobs.stream.live import LiveEvents
 from jobs.stream.service import told_to_stop, wait_for_tables
@@ -18,7 +18,8 @@ from jobs.tables import events_table
 from serving.clock import microseconds
 from serving.keys import stream_key, stream_wish_key
 from serving.store import Store
-from tests.jobs.serviced import fresh, record, running
+from tests.jobs.logs import go_by
+from tests.jobs.serviced import fresh, has_read, record, running
 from tests.jobs.shop import EVENTS, NAME, NOW, SECOND, rows, site_of, stocked
 from tests.jobs.streamer import await_true
 from tests.project import Project
@@ -54,6 +55,26 @@ def test_it_stops_when_that_is_wished_and_goes_on_where_it_was(site: Site) -> No
     assert fresh(site).keys() == {"00001", "00002"}
 
 
+def test_one_that_stood_still_for_longer_than_the_log_begins_anew(site: Site) -> None:
+    """It leaves nothing out in silence: it says so and ends, and the next start reads the whole table."""
+    path = site.settings.table(EVENTS)
+    with running(site) as first:
+        version = LiveEvents(path).append(rows(("00001", "20.00")), NOW)
+        await_true(lambda: has_read(site, version))
+        first.stopping.set()
+        first.join()
+    for _ in range(2):
+        go_by(path, timedelta(minutes=61))
+    with running(site) as second:
+        second.join()
+    assert isinstance(second.fault, StreamEnded), second.fault
+    assert f"`scoreline stream start {NAME}` begins anew" in str(second.fault)
+    assert fresh(site).keys() == {"00001"}
+    with running(site) as third:
+        await_true(lambda: third.fault is not None or len(fresh(site)) == 30)
+    assert third.fault is None
+
+
 def test_it_says_why_it_ended_by_itself(site: Site) -> None:
     """Here features.sql was broken since; whoever watches sees a record that it is over."""
     path = site.settings.sql(NAME, "features")
@@ -80,6 +101,30 @@ def test_a_registry_that_is_away_is_waited_for(site: Site, tmp_path: Path) -> No
         shutil.copy(site.settings.mlflow_uri.removeprefix("sqlite:///"), folder)
         await_true(lambda: service.fault is not None or fresh(site).keys() == {"00001"})
         assert service.fault is None
+
+
+def test_a_stop_is_seen_while_a_micro_batch_waits(site: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "registry"
+    folder.write_text("nothing can be below a file")
+    away = site.settings.model_copy(update={"mlflow_uri": f"sqlite:///{folder}/mlflow.db"})
+    with running(replace(site, settings=away)) as service:
+        LiveEvents(site.settings.table(EVENTS)).append(rows(("00001", "20.00")), NOW)
+        await_true(lambda: service.fault is not None or service.service.batches.waits_for != "")
+        site.store.ask("SET", stream_wish_key(NAME), 1)
+        service.join()
+    assert (service.fault, record(site).state) == (None, "stopped")
+
+
+def test_a_fault_that_stays_is_what_it_ends_by(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a micro-batch as of all else: not as Spark words it, which a supervisor would take for one that passes."""
+
+    def refused(*_: object) -> None:
+        raise ArtefactRefused("the digest is another one")
+
+    monkeypatch.setattr("jobs.stream.batch.Batches.process", refused)
+    with running(site) as service:
+        service.join()
+    assert isinstance(service.fault, ArtefactRefused)
 
 
 def test_a_signal_is_a_wish_to_stop_and_afterwards_none_of_ours() -> None:

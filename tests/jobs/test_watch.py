@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from jobs.errors import ScorelineError, StreamDead, StreamStuck
+from jobs.errors import ScorelineError, StreamDead, StreamFailed, StreamStuck
 from jobs.spec import Settings, load_pipeline
 from jobs.spec.settings import settings
 from jobs.spec.stream import Stream
@@ -124,14 +124,24 @@ def test_one_that_was_stopped_on_purpose_stays_so(stage: Stage, state: str) -> N
 
 def test_without_events_there_is_nothing_to_watch(stage: Stage, tmp_path: Path) -> None:
     empty = stage.post.settings.model_copy(update={"lake": str(tmp_path / "empty")})
-    assert "there are no events yet" in replace(stage.post, settings=empty).look()
+    assert "there is no events/transactions yet; `scoreline ingest" in replace(stage.post, settings=empty).look()
+
+
+def test_one_that_waits_for_a_dimension_is_not_dead(stage: Stage) -> None:
+    pipeline = stage.post.pipeline
+    dimension = pipeline.events[1].model_copy(update={"kind": "dimension"})
+    told = pipeline.model_copy(update={"sources": {**pipeline.sources, "segments": dimension}})
+    waiting = Stage(replace(stage.post, pipeline=told))
+    assert "there is no dimensions/segments yet; `scoreline ingest" in waiting.look()
 
 
 def test_a_dead_one_without_a_command_fails_with_the_remedy(stage: Stage) -> None:
     with pytest.raises(StreamDead, match=f"no stream has said anything: `scoreline stream start {NAME}`"):
         stage.look()
-    stage.says(told_at=CLOCK.microseconds() - SILENCE - MINUTE)
-    with pytest.raises(StreamDead, match=r"dead: nothing was heard of it since .* SCORELINE_STREAM_RESTART"):
+    stage.says(told_at=CLOCK.microseconds() - SILENCE - MINUTE, process="4711 on here")
+    with pytest.raises(
+        StreamDead, match=r"dead: nothing was heard of process 4711 on here since .* SCORELINE_STREAM_RESTART"
+    ):
         stage.look()
 
 
@@ -141,6 +151,28 @@ def test_a_dead_one_is_started_again_and_awaited(supervised: Stage) -> None:
     assert "is dead: nothing was heard of it" in (told := supervised.look())
     assert "it was started again, and runs" in told
     assert supervised.look().startswith(f"{NAME}: the stream runs")
+
+
+def test_one_that_no_restart_mends_is_not_started_again(supervised: Stage) -> None:
+    """What a person starts says nothing of it any more; of what a restart may mend, nothing is refused."""
+    supervised.says(state="stopped", fault="other columns", exit_code=3, process="4711 on here")
+    with pytest.raises(
+        StreamFailed, match=r"4711 on here.*other columns; once it is mended `scoreline stream start .*` runs it"
+    ):
+        supervised.look()
+    supervised.says(state="stopped", fault="Spark's", exit_code=1)
+    assert "nobody had told it to (Spark's): it was started again" in supervised.look()
+
+
+def test_one_that_ends_so_again_is_told_at_once(stage: Stage, jobs_redis_url: str, tmp_path: Path) -> None:
+    refused = SUPERVISOR.replace('"running"', '"stopped", fault="other columns", exit_code=3')
+    left = tmp_path / "left"
+    stage.says(state="stopped", process="4711 on here")
+    with pytest.raises(StreamFailed, match="other columns"):
+        stage.restarting(sys.executable, "-c", refused, jobs_redis_url, "{pipeline}", left).look()
+    import psutil
+
+    psutil.Process(int(left.read_text())).kill()
 
 
 def test_one_that_ended_by_itself_is_started_again(supervised: Stage) -> None:
