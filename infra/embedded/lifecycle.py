@@ -186,7 +186,7 @@ def begin(services: list[Service], living: dict[str, Started], runtime: Runtime)
     for service in services:
         if service.name not in living:
             stop(left for left in recorded() if left.name == service.name)
-            start(service.name, service.command, service.place, runtime.environment)
+            start(service.name, service.command, service.place, {**runtime.environment, **service.variables})
 
 
 def await_well(service: Service) -> None:

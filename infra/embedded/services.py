@@ -1,8 +1,8 @@
 """The services: how each is started, and how each says that it is well."""
 
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +15,16 @@ from jobs.spec import settings as jobs_settings
 
 @dataclass(frozen=True)
 class Service:
-    """One process to run: its command, where it is for a person, and its check, which gives "" when all is well."""
+    """One process to run: its command, where it is for a person, and its check, which gives "" when all is well.
+
+    `variables` are those of its environment that are its own.
+    """
 
     name: str
     command: tuple[str | Path, ...]
     place: str
     check: Callable[[], str]
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def stores(ports: Ports) -> list[Service]:
@@ -58,9 +62,9 @@ def streams(*options: str) -> list[Service]:
 
     `options` are those of `scoreline stream start`.
     """
-    found = load_pipelines(jobs_settings().pipelines)
+    found, own = load_pipelines(jobs_settings().pipelines), {"SPARK_CONF_DIR": str(SETUP / "conf/long")}
     return [
-        Service(stream_name(name), (VENV / "scoreline", "stream", "start", name, *options), "", lambda: "")
+        Service(stream_name(name), (VENV / "scoreline", "stream", "start", name, *options), "", str, own)
         for name, pipeline in found.items()
         if pipeline.stream
     ]

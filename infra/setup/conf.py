@@ -8,6 +8,8 @@ from string import Template
 from infra.setup import packages
 
 HERE = Path(__file__).parent
+# For each folder of Spark's configuration below var/conf: what jobs that read it compile with.
+COMPILERS = {"": "-XX:TieredStopAtLevel=1 ", "long": ""}
 
 
 def render(root: Path, java: Path, redis: Path) -> None:
@@ -21,8 +23,11 @@ def render(root: Path, java: Path, redis: Path) -> None:
         "warehouse": root / "var/warehouse",
         "memory": "3g",
     }
-    for name in ("spark-defaults.conf", "log4j2.properties"):
-        replace(conf / name, Template((HERE / name).read_text()).safe_substitute(places))
+    for folder, compiler in COMPILERS.items():
+        (conf / folder).mkdir(exist_ok=True)
+        for name in ("spark-defaults.conf", "log4j2.properties"):
+            text = Template((HERE / name).read_text()).safe_substitute(places, compiler=compiler)
+            replace(conf / folder / name, text)
     link(root / "var/bin/redis-server", redis)
     variables = toolchain(root, java)
     replace(conf / "toolchain.json", json.dumps(variables, indent=2))

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.features import with_validity
 from jobs.lake import Lake
-from jobs.stream.follow import follow
+from jobs.stream.tail import Tail
 from jobs.tables import APPENDS
 
 
@@ -30,14 +29,14 @@ class Dimension:
 
     def __init__(self, lake: Lake, name: str, key: str) -> None:
         self.lake, self.name, self.key = lake, f"dimensions/{name}", key
-        self.table = DeltaTable(lake.path(self.name))
+        self.tail = Tail(lake.path(self.name))
         self.version = -1
         self.frame: DataFrame | None = None
 
     def newest(self) -> tuple[DataFrame, int]:
         """Return all rows with their validity, and the number of the last append that they know."""
-        follow(self.table)
-        version = self.table.transaction_version(APPENDS)
+        self.tail.follow()
+        version = self.tail.written(APPENDS)
         if self.frame is None or (version is not None and version != self.version):
             if self.frame is not None:
                 self.frame.unpersist()

@@ -10,14 +10,13 @@ from dataclasses import replace
 from threading import Event, Thread
 from typing import Literal
 
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.stream.batch import Batches
-from jobs.stream.follow import follow
 from jobs.stream.loader import Loader, is_idle
 from jobs.stream.site import Site
+from jobs.stream.tail import Tail
 from jobs.tables import APPENDS
 from serving.errors import ServingError
 from serving.keys import stream_key, stream_wish_key
@@ -33,14 +32,14 @@ class Backlog:
     """The appends to the events table at `path` that a stream has not read, and since when they wait."""
 
     def __init__(self, path: str) -> None:
-        self.table = DeltaTable(path)
+        self.tail = Tail(path)
         self.newest = self.read = -1
         self._seen: deque[tuple[int, int]] = deque()  # an append, and when (microseconds) it was there at first
 
     def look(self, now: int) -> None:
         """Take notice of what has been appended."""
-        follow(self.table)
-        newest = self.table.transaction_version(APPENDS)
+        self.tail.follow()
+        newest = self.tail.written(APPENDS)
         if newest is not None and newest > self.newest:
             self.newest = newest
             self._seen.append((newest, now))

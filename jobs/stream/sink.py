@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from jobs.registry import ModelVersion
 from jobs.run import CHAMPION
-from jobs.stream.follow import commit, is_written
 from jobs.stream.scored import Scored
 from jobs.stream.site import Site
+from jobs.stream.tail import Tail
 from serving.head import Head
 from serving.overlay import Fresh, OverlayStore
 
@@ -118,7 +117,7 @@ class AppendOnly:
     """A Delta table at `path` that small appends go to, without Spark: a commit takes it milliseconds."""
 
     def __init__(self, path: str) -> None:
-        self.table = DeltaTable(path)
+        self.tail = Tail(path)
 
     def append_once(self, rows: pa.Table, app_id: str, version: int) -> bool:
         """Append rows unless `app_id` has written `version` or a later one before; return whether it did now.
@@ -128,6 +127,5 @@ class AppendOnly:
         """
         if not len(rows):
             return False
-        return bool(
-            commit(self.table, lambda: None if is_written(self.table, app_id, version) else (rows, {app_id: version}))
-        )
+        tail = self.tail
+        return bool(tail.commit(lambda: None if tail.has_written(app_id, version) else (rows, {app_id: version})))

@@ -4,11 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import pyarrow as pa
-from deltalake import DeltaTable
-
 from jobs.errors import Fenced
-from jobs.stream.follow import Marked, commit, follow
+from jobs.stream.tail import Marked, Tail
 
 WAY = "way"  # as an app's version in the table's log: odd while somebody asks for it
 WAIT_SECONDS = 20.0
@@ -36,22 +33,21 @@ class Way:
     def __init__(self) -> None:
         self.made = 0
 
-    def make(self, table: DeltaTable) -> None:
-        """Wait while somebody asks for it, for WAIT_SECONDS at most, as far as `table` knows by now."""
+    def make(self, tail: Tail) -> None:
+        """Wait while somebody asks for it, for WAIT_SECONDS at most, as far as `tail` knows by now."""
         deadline = time.monotonic() + WAIT_SECONDS
-        while (asked := table.transaction_version(WAY) or 0) % 2 and asked != self.made:
+        while (asked := tail.written(WAY) or 0) % 2 and asked != self.made:
             if time.monotonic() > deadline:
                 self.made = asked
             time.sleep(LOOK_SECONDS)
-            follow(table)
+            tail.follow()
 
 
 def _say(path: str, odd: int) -> None:
-    table = DeltaTable(path)
-    nothing = pa.schema(table.schema().to_arrow()).empty_table()
+    tail = Tail(path)
 
     def made() -> Marked:
-        following = (table.transaction_version(WAY) or 0) + 1
-        return nothing, {WAY: following + (following + odd) % 2}
+        following = (tail.written(WAY) or 0) + 1
+        return tail.schema.empty_table(), {WAY: following + (following + odd) % 2}
 
-    commit(table, made)
+    tail.commit(made)

@@ -26,7 +26,7 @@ from tests.benchmarks.machine import MOST_STOLEN
 from tests.benchmarks.population import PIPELINE
 from tests.benchmarks.result import Result
 from tests.benchmarks.shop import EVENTS, LAST_DAY, Buyers, Shop, by_batch, variables
-from tests.benchmarks.stage import Failed, Stage, redis_url, stop
+from tests.benchmarks.stage import LONG, Failed, Stage, redis_url, stop
 from tests.project import Project
 
 RATES = (100, 500)  # events a second
@@ -180,7 +180,7 @@ def _load(stage: Stage, arrivals: Arrivals, followers: Followers) -> str:
 
 @contextmanager
 def _stream(stage: Stage, project: Project, redis: int, clock: str) -> Iterator[subprocess.Popen[bytes]]:
-    where = {**variables(project), "SCORELINE_CLOCK": clock}
+    where = {**variables(project), "SCORELINE_CLOCK": clock, "SPARK_CONF_DIR": str(LONG)}  # as `make up` does
     process = stage.scoreline(redis, where, "stream", "start", PIPELINE)
     try:
         yield process

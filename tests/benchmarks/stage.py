@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 START_S = 120
 STOP_S = 15
-QUICK_COMPILER = "-XX:TieredStopAtLevel=1 "
+LONG = ROOT / "var/conf/long"  # Spark's configuration for jobs that run on and on
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Stage:
     def spark(self) -> SparkSession:
         """One warm Spark, made as the jobs make theirs."""
         self.say("starting Spark")
-        with whole_compiler(self.folder):
+        with long_jobs():
             session = spark_session("benchmarks")
         self._open.callback(session.stop)
         return session
@@ -172,17 +171,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def whole_compiler(folder: Path) -> Iterator[None]:
-    """Let Java compile in full, as it does where nobody says otherwise: the embedded default suits short jobs."""
-    usual = Path(os.environ["SPARK_CONF_DIR"])
-    conf, text = folder / "conf", (usual / "spark-defaults.conf").read_text()
-    shutil.copytree(usual, conf, dirs_exist_ok=True)
-    (conf / "spark-defaults.conf").write_text(text.replace(QUICK_COMPILER, ""))
-    os.environ["SPARK_CONF_DIR"] = str(conf)
+def long_jobs() -> Iterator[None]:
+    """Let Spark begin as for jobs that run on and on: the usual configuration suits short ones."""
+    usual = os.environ["SPARK_CONF_DIR"]
+    os.environ["SPARK_CONF_DIR"] = str(LONG)
     try:
         yield
     finally:
-        os.environ["SPARK_CONF_DIR"] = str(usual)
+        os.environ["SPARK_CONF_DIR"] = usual
 
 
 def redis_url(port: int) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -108,13 +109,14 @@ def test_an_empty_record_of_the_runtime_stops_no_command(folder: Path, capsys: p
 @pytest.fixture
 def one_stream(monkeypatch: pytest.MonkeyPatch) -> str:
     """A stream, which `make up` starts, of the pipeline `sold`."""
-    monkeypatch.setattr(lifecycle, "streams", lambda *_: [service(stream_name("sold"))])
+    own = replace(service(stream_name("sold")), variables={"SPARK_CONF_DIR": "long"})
+    monkeypatch.setattr(lifecycle, "streams", lambda *_: [own])
     return stream_name("sold")
 
 
 @pytest.mark.usefixtures("folder")
 def test_a_dead_stream_is_started_again_as_one_of_the_services(one_stream: str) -> None:
-    """It has the runtime's mark and a session of its own, and `down` stops it; what lives stays as it is."""
+    """It has the runtime's mark, variables and a session of its own; `down` stops it; what lives stays as it is."""
     up()
     before = pids()
     kill(one_stream)
@@ -126,7 +128,8 @@ def test_a_dead_stream_is_started_again_as_one_of_the_services(one_stream: str) 
     assert {name for name in after if after[name] != before[name]} == {one_stream}
     runtime = lifecycle.load()
     assert runtime
-    assert psutil.Process(after[one_stream]).environ()[processes.MARK] == runtime.mark
+    own = {processes.MARK: runtime.mark, "SPARK_CONF_DIR": "long"}
+    assert psutil.Process(after[one_stream]).environ().items() >= own.items()
     assert os.getsid(after[one_stream]) == after[one_stream]
     lifecycle.start_stream("sold")
     assert pids() == after

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from infra.embedded.services import streams
 from infra.setup import jars, packages, programs
 from infra.setup.__main__ import alone
-from infra.setup.conf import shell
+from infra.setup.conf import render, shell
 from infra.setup.errors import SetupError
 from tests.conftest import ROOT
 
@@ -127,6 +128,18 @@ def script(path: Path, line: str) -> Path:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
     return path
+
+
+def test_streams_compile_in_full_and_short_jobs_quickly(tmp_path: Path) -> None:
+    """And nothing else of what they read differs."""
+    (tmp_path / "var/venv/lib/python3.11/site-packages/pyspark").mkdir(parents=True)
+    render(tmp_path, Path("/java/bin/java"), Path("/redis-server"))
+
+    short, long = ((tmp_path / "var/conf" / place / "spark-defaults.conf").read_text() for place in ("", "long"))
+
+    assert [service.variables for service in streams()] == [{"SPARK_CONF_DIR": str(ROOT / "var/conf/long")}]
+    assert short.replace("-XX:TieredStopAtLevel=1 ", "") == long != short
+    assert "${" not in short
 
 
 def test_a_shell_gets_paths_with_spaces_and_quotes_whole(tmp_path: Path) -> None:

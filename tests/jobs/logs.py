@@ -5,8 +5,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from jobs.stream.follow import TIDY_COMMITS
 from jobs.stream.live import LiveEvents
+from jobs.stream.tail import TIDY_COMMITS
 from tests.jobs.shop import NOW, SECOND, rows
 
 

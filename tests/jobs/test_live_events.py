@@ -17,14 +17,14 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from jobs.errors import Fenced
 from jobs.ingest import ingest
-from jobs.stream import follow, way
+from jobs.stream import tail, way
 from jobs.stream.live import LiveEvents
 from jobs.stream.sink import AppendOnly
 from jobs.tables import APPENDS, events_table
 from tests.jobs.appending import APPENDED, NOON, append, bought
 from tests.jobs.conftest import DAY
 from tests.jobs.populations import streaming
-from tests.jobs.shop import EVENTS, NOW, rows
+from tests.jobs.shop import EVENTS, NOW, SECOND, rows
 from tests.project import Project, purchases
 
 WRITERS = 4
@@ -127,7 +127,7 @@ def test_who_never_gets_a_number_says_so(path: str, monkeypatch: pytest.MonkeyPa
         write_deltalake(other, events.slice(0, 0), mode="append", commit_properties=mark)
         write_deltalake(table, events, **named)
 
-    monkeypatch.setattr(follow, "write_deltalake", late)
+    monkeypatch.setattr(tail, "write_deltalake", late)
     with pytest.raises(Fenced, match="20 times: try again"):
         LiveEvents(path).append(rows(("00001", "20.00")), NOW)
     assert stored(path) == []
@@ -148,7 +148,7 @@ def overtaken(monkeypatch: pytest.MonkeyPatch) -> Overtaken:
                 others.pop()()
             write_deltalake(*given, **named)
 
-        monkeypatch.setattr(follow, "write_deltalake", late)
+        monkeypatch.setattr(tail, "write_deltalake", late)
 
     return once
 
@@ -176,13 +176,26 @@ def test_what_a_zombie_appends_at_the_same_moment_is_appended_once(path: str, ov
     assert len(stored(path)) == 4
 
 
+def test_spark_learns_from_the_checksum_of_a_commit_what_has_not_changed(project: Project, path: str) -> None:
+    """Without one it would run a job; and what the checksums say is what it would have found."""
+    live = LiveEvents(path)
+    for files in (3, 4):  # first beside what made the table, then beside what put its files together
+        for number in range(3):
+            live.append(rows((f"{number:05d}", "1.00")), NOW + number * SECOND)
+        snapshot = project.lake._snapshot(EVENTS)
+        assert snapshot.checksumOpt().isDefined()
+        assert (snapshot.version(), snapshot.numOfFiles()) == (live.tail.table.version(), files)
+        assert snapshot.validateChecksum(getattr(snapshot, "validateChecksum$default$1")())
+        project.lake.compact(EVENTS)
+
+
 def test_a_log_that_shows_a_version_before_the_one_below_it_is_looked_at_again(path: str) -> None:
     """As its folder may be listed while two writers commit."""
     reader, writer = LiveEvents(path), LiveEvents(path)
     for _ in range(2):
         writer.append(rows(("00001", "1.00")), NOW)
     log = Path(path) / "_delta_log"
-    late = log / f"{writer.table.version() - 1:020}.json"
+    late = log / f"{writer.tail.table.version() - 1:020}.json"
     hidden = late.rename(log / "hidden")
     appears = Timer(0.3, lambda: hidden.rename(late))
     appears.start()

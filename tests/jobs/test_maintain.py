@@ -17,9 +17,9 @@ from jobs.errors import Fenced
 from jobs.ingest import ingest
 from jobs.maintain import maintain
 from jobs.stream.batch import Batches
-from jobs.stream.follow import TIDY_COMMITS
 from jobs.stream.live import LiveEvents
 from jobs.stream.query import start
+from jobs.stream.tail import TIDY_COMMITS
 from jobs.tables import APPENDS, events_table, live_scores_table
 from serving.store import Store
 from tests.jobs.conftest import DAY
@@ -104,7 +104,7 @@ def test_live_appends_leave_an_hour_of_their_log(ingested: Project, age: timedel
     go_by(path, age)
     commits, live = log_of(path), LiveEvents(path)
     assert (int(commits[0].stem) > 0) is goes
-    assert int(commits[-1].stem) == live.table.version()
+    assert int(commits[-1].stem) == live.tail.table.version()
     assert len(standing(ingested, 5)) == 35, "rows and their numbers stay"
     assert ingested.lake.appended(EVENTS) == live.newest() == 5 + 2 * TIDY_COMMITS
 
