@@ -36,8 +36,7 @@ MAINTENANCE = """
 Once a day, or once an hour where a stream is declared, `scoreline maintain {name}`: what came in small appends \
 (events, dimensions, what was quarantined, what the stream scored) is put together in larger files. The rows stay \
 what they are, and runs, readers and streams go on meanwhile. Files that were put together six hours ago (of \
-dimensions: 30 days) are removed. Beside live events the log of their table is kept for an hour: a stream that stood \
-still for longer ends, and begins anew from the table when it is started again.
+dimensions: 30 days) are removed. A stream keeps the log of its events short by itself.
 
 A run that comes due while the last one goes on waits for it. Pipelines that share a source compact it one after the \
 other where the pool `spark` has one slot; else the slower one of two at the same moment is told so and tries again.

@@ -18,8 +18,6 @@ from jobs.filesystem import FileSystem
 from jobs.tables import APPENDS, VERSION, Table, pairs
 
 LONGEST_COMMIT_INFO = 2**20  # bytes
-# Delta wants it for who asks for an old version; here a row knows its append, and nobody does.
-LOG_AS_LONG_AS_FILES = "spark.databricks.delta.vacuum.enforceDeletedFileAndLogRetentionDurationCompatibility"
 # They have no base of their own in Python, though they have one in Scala.
 CONFLICTS = (
     delta_exceptions.ConcurrentAppendException,
@@ -168,7 +166,6 @@ class Lake:
         DeltaTable.forPath(self.spark, self.path(name)).vacuum()
 
     def _define(self, table: Table, statement: str) -> None:
-        self.spark.conf.set(LOG_AS_LONG_AS_FILES, "false")
         with _conflicts_of(table.name):
             self.spark.sql(statement)
 
@@ -187,7 +184,7 @@ class Lake:
     def _written_by(self, name: str, version: int, mark: str) -> bool:
         """Tell whether a version carries `mark`; its commitInfo is the first line of a commit, as Delta writes them."""
         file = f"{name}/_delta_log/{version:020}.json"
-        if not self.files.has(file):  # of some time ago, where the log is kept for an hour
+        if not self.files.has(file):  # of some time ago, where a stream keeps the log short
             return False
         line = self.files.first_line(self.path(file), LONGEST_COMMIT_INFO)
         return bool(json.loads(line or "{}").get("commitInfo", {}).get("userMetadata") == mark)

@@ -76,11 +76,9 @@ _IDENTITY = (
 _VERSION = Column(VERSION, "BIGINT", "number of the append that brought the row; as it stood at V: the rows up to V")
 # As long as Delta keeps its log by default: while both are there, a stream that stood still goes on where it was.
 _KEPT = {"delta.deletedFileRetentionDuration": "interval 30 days"}
-# Of tables that get a commit or more a second. Each look at the log lists its folder: 14,400 files, an hour's of 4 a
-# second, take Spark a quarter of a second. A stream that stood still while they were removed begins anew. What was
-# compacted away stays for whoever began to read or write before: for longer than a task may take.
+# Of tables that get a commit or more a second. What was compacted away stays for whoever began to read or write before:
+# for longer than a task may take.
 _SMALL_APPENDS = {
-    "delta.logRetentionDuration": "interval 1 hours",
     "delta.checkpointInterval": "100",
     "delta.deletedFileRetentionDuration": "interval 6 hours",
 }

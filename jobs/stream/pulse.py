@@ -7,16 +7,20 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from threading import Event, Thread
 from typing import Literal
 
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.stream.batch import Batches
 from jobs.stream.loader import Loader, is_idle
+from jobs.stream.query import unread_version
 from jobs.stream.site import Site
 from jobs.stream.tail import Tail
+from jobs.stream.tidy import tidy
 from jobs.tables import APPENDS
 from serving.errors import ServingError
 from serving.keys import stream_key, stream_wish_key
@@ -25,6 +29,7 @@ from serving.stream import StreamRecord
 
 LOG = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
+TIDY_BEATS = 30
 LONGEST_REASON = 300  # characters
 
 
@@ -98,6 +103,18 @@ class Pulse:
         if self.batches.number != self.number:
             self.number, self.progressed_at = self.batches.number, now
 
+    def tidy(self, query: StreamingQuery) -> None:
+        """Keep the logs short that this stream looks at many times a minute; it may fail, and they grow."""
+        fresh = DeltaTable(self.site.settings.table(f"scores_live/{self.site.pipeline.name}")).version()
+        self._tidy(self.site.events, unread_version(query), self.backlog.tail.table.version())
+        self._tidy(f"scores_live/{self.site.pipeline.name}", fresh, fresh)
+
+    def _tidy(self, name: str, read: int, newest: int) -> None:
+        try:
+            tidy(self.site.settings.table(name), read, newest)
+        except (OSError, ValueError) as fault:
+            LOG.warning("%s: its log is not kept short, and each look at it takes longer: %s", name, fault)
+
     def record(self, state: Literal["running", "stopped"]) -> StreamRecord:
         """Return what there is to tell."""
         record = replace(
@@ -127,11 +144,13 @@ class Pulse:
     def _beat(self, query: StreamingQuery, ended: Event) -> None:
         with Store(self.site.store.url) as store:  # of its own: the other one may be waiting for its answer
             self._recall(store)
-            while True:
+            for beat in count():
                 try:
                     self.look(query)
                 except (DeltaError, OSError) as fault:
                     LOG.warning("%s: %s", self.site.events, fault)
+                if beat % TIDY_BEATS == TIDY_BEATS - 1:
+                    self.tidy(query)
                 self.tell("running", store)
                 self.listen(store)
                 if ended.wait(BEAT_SECONDS):

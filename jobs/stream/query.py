@@ -1,5 +1,6 @@
 """The streaming query: what each new event says about its key, with all that was known of it, a batch at a time."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +26,12 @@ STATE = {
 INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 TRACE = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*")
 LONGEST = 500  # characters of a reason
-# How Delta says that its log no longer has the commits that come next: for it has a gap, or begins later.
-LOG_IS_GONE = ("DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE", "DELTA_MISSING_FILES_UNEXPECTED_VERSION")
+# How Delta says that it no longer has the commits that come next.
+LOG_IS_GONE = (
+    "DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE",
+    "DELTA_MISSING_FILES_UNEXPECTED_VERSION",
+    "FAILED_READ_FILE.FILE_NOT_EXIST",  # compacted away meanwhile, and removed
+)
 WHOLE_COMMITS = 2**31 - 1  # files in one batch: a version of the events is taken whole, or none of it
 
 
@@ -39,6 +44,15 @@ def why(query: StreamingQuery) -> str:
 def outlived_log(query: StreamingQuery) -> bool:
     """Return whether a query has ended because the events' log no longer has the commits that it would go on with."""
     return any(told in str(query.exception()) for told in LOG_IS_GONE)
+
+
+def unread_version(query: StreamingQuery) -> int:
+    """Return the version of the events' log that the query reads next, whenever it is started again; 0 if unknown."""
+    progress = query.lastProgress
+    if progress is None:
+        return 0
+    offset = json.loads(progress["sources"][0]["endOffset"] or "{}")
+    return 0 if offset.get("isStartingVersion", True) else int(offset["reservoirVersion"])
 
 
 def start(site: Site, process: Callable[[DataFrame, int], None], checkpoint: str) -> StreamingQuery:

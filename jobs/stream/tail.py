@@ -1,6 +1,5 @@
 """The newest end of a Delta table: followed and appended to without Spark, while others write to it."""
 
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +11,11 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from jobs.errors import Fenced
 from jobs.stream.checksum import Checksums
 
-LOG = logging.getLogger(__name__)
 TRIES = 20
 PAUSE_SECONDS = 0.05
-TIDY_COMMITS = 100  # to look for old log files lists the whole log: after each commit it would be most of its cost
 # delta-rs keeps all commits since a table was opened, and goes through them at each further one: 60 us each.
 LONGEST_TAIL = 100
+# To look for old log files lists the whole log: after each commit it would be most of its cost.
 _NO_TIDYING = PostCommitHookProperties(cleanup_expired_logs=False)
 
 # The rows of an append, and the version that it is for each application id.
@@ -94,13 +92,4 @@ class Tail:
         except CommitFailedError:
             return False
         self.checksums.write(self.table)
-        if self.table.version() % TIDY_COMMITS == 0:
-            self._tidy()
         return True
-
-    def _tidy(self) -> None:
-        """Remove log files that are older than the table's properties say; that may fail, for what is done stays."""
-        try:
-            self.table.cleanup_metadata()
-        except (DeltaError, OSError) as fault:
-            LOG.warning("%s: old log files stay for now: %s", self.table.table_uri, fault)

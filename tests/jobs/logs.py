@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from jobs.stream.live import LiveEvents
-from jobs.stream.tail import TIDY_COMMITS
 from tests.jobs.shop import NOW, SECOND, rows
 
 
@@ -20,10 +19,10 @@ def log_of(path: str) -> list[Path]:
     return sorted(file for file in Path(path, "_delta_log").glob("*.json") if file.stem.isdigit())
 
 
-def go_by(path: str, age: timedelta) -> None:
-    """Have as many live appends as make the log tidy; whatever is there before is of some time ago."""
+def go_by(path: str, commits: int = 130) -> None:
+    """Have live appends, and thereby a checkpoint; whatever is there before is of some time ago."""
     live = LiveEvents(path)
     for file in log_of(path):
-        aged(file, age)
-    for number in range(TIDY_COMMITS):
+        aged(file, timedelta(hours=1))
+    for number in range(commits):
         live.append(rows((f"{number % 30:05d}", "1.00")), NOW + SECOND + number * SECOND / 1000)

@@ -19,11 +19,10 @@ from jobs.maintain import maintain
 from jobs.stream.batch import Batches
 from jobs.stream.live import LiveEvents
 from jobs.stream.query import start
-from jobs.stream.tail import TIDY_COMMITS
 from jobs.tables import APPENDS, events_table, live_scores_table
 from serving.store import Store
 from tests.jobs.conftest import DAY
-from tests.jobs.logs import aged, go_by, log_of
+from tests.jobs.logs import aged
 from tests.jobs.shop import EVENTS, NAME, NOW, SECOND, Shop, by_batch, opened, rows, score_bits
 from tests.project import Project, purchases
 
@@ -95,18 +94,6 @@ def test_a_stream_that_stood_still_reads_what_was_compacted_away(shop: Shop, fol
     finally:
         again.stop()
     assert shop.fresh().keys() >= {"00027", "00028"}
-
-
-@pytest.mark.parametrize(("age", "goes"), [(timedelta(minutes=59), False), (timedelta(minutes=61), True)])
-def test_live_appends_leave_an_hour_of_their_log(ingested: Project, age: timedelta, goes: bool) -> None:  # noqa: FBT001  reason: a case
-    path = ingested.settings.table(EVENTS)
-    go_by(path, age)
-    go_by(path, age)
-    commits, live = log_of(path), LiveEvents(path)
-    assert (int(commits[0].stem) > 0) is goes
-    assert int(commits[-1].stem) == live.tail.table.version()
-    assert len(standing(ingested, 5)) == 35, "rows and their numbers stay"
-    assert ingested.lake.appended(EVENTS) == live.newest() == 5 + 2 * TIDY_COMMITS
 
 
 def test_ids_of_catch_ups_are_forgotten_after_a_month_and_no_others(project: Project) -> None:

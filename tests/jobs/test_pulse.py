@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from threading import Event, Thread
 
 import pytest
@@ -11,11 +12,13 @@ from jobs.errors import RegistryUnavailable
 from jobs.stream.batch import Batches
 from jobs.stream.checkpoint import current
 from jobs.stream.pulse import Pulse
+from jobs.stream.query import unread_version
 from jobs.stream.service import Service
 from serving.keys import stream_wish_key
 from serving.store import Store
 from serving.stream import StreamRecord
-from tests.jobs.shop import NAME, NOW, Shop, opened, rows
+from tests.jobs.logs import aged, go_by, log_of
+from tests.jobs.shop import EVENTS, NAME, NOW, SECOND, Shop, opened, rows
 from tests.project import Project
 
 
@@ -114,3 +117,19 @@ def test_it_lives_and_says_what_it_waits_for(shop: Shop) -> None:
         store.ask("SET", stream_wish_key(NAME), 1)
         thread.join()
     assert (told().state, told().process.split()[0].isdigit()) == ("stopped", True)
+
+
+def test_it_keeps_the_log_short_up_to_what_it_has_read(shop: Shop) -> None:
+    """And both go on: the stream from its checkpoint, and the log."""
+    path = shop.project.settings.table(EVENTS)
+    go_by(path)
+    shop.settle()
+    for file in log_of(path):
+        aged(file, timedelta(hours=1))
+    pulse, newest = Pulse(shop.site, shop.batches), int(log_of(path)[-1].stem)
+    await_that(lambda: unread_version(shop.query) == newest + 1)
+    pulse.tidy(shop.query)
+    assert [int(file.stem) for file in log_of(path)] == list(range(newest // 100 * 100 - 1, newest + 1))
+    last = shop.live.append(rows(("00003", "1.00")), NOW + 2 * SECOND)
+    shop.settle()
+    assert shop.batches.version == last
