@@ -62,6 +62,22 @@ def test_what_waits_is_told_with_since_when(shop: Shop) -> None:
     assert done.progressed_at > later.progressed_at
 
 
+def test_it_keeps_the_log_short_up_to_what_it_has_read(shop: Shop) -> None:
+    """And both go on: the stream from its checkpoint, and the log."""
+    path = shop.project.settings.table(EVENTS)
+    go_by(path)
+    shop.settle()
+    for file in log_of(path):
+        aged(file, timedelta(hours=1))
+    pulse, newest = Pulse(shop.site, shop.batches), int(log_of(path)[-1].stem)
+    await_that(lambda: unread_version(shop.query) == newest + 1)
+    pulse.tidy(shop.query)
+    assert [int(file.stem) for file in log_of(path)] == list(range(newest // 100 * 100 - 1, newest + 1))
+    last = shop.live.append(rows(("00003", "1.00")), NOW + 2 * SECOND)
+    shop.settle()
+    assert shop.batches.version == last
+
+
 def test_an_append_without_rows_is_read_too(shop: Shop) -> None:
     """A file with a header only has a number of its own, and no micro-batch."""
     pulse = Pulse(shop.site, shop.batches)
@@ -117,19 +133,3 @@ def test_it_lives_and_says_what_it_waits_for(shop: Shop) -> None:
         store.ask("SET", stream_wish_key(NAME), 1)
         thread.join()
     assert (told().state, told().process.split()[0].isdigit()) == ("stopped", True)
-
-
-def test_it_keeps_the_log_short_up_to_what_it_has_read(shop: Shop) -> None:
-    """And both go on: the stream from its checkpoint, and the log."""
-    path = shop.project.settings.table(EVENTS)
-    go_by(path)
-    shop.settle()
-    for file in log_of(path):
-        aged(file, timedelta(hours=1))
-    pulse, newest = Pulse(shop.site, shop.batches), int(log_of(path)[-1].stem)
-    await_that(lambda: unread_version(shop.query) == newest + 1)
-    pulse.tidy(shop.query)
-    assert [int(file.stem) for file in log_of(path)] == list(range(newest // 100 * 100 - 1, newest + 1))
-    last = shop.live.append(rows(("00003", "1.00")), NOW + 2 * SECOND)
-    shop.settle()
-    assert shop.batches.version == last
