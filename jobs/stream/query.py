@@ -21,9 +21,6 @@ STATE = {
     "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
     "spark.sql.streaming.minBatchesToRetain": "10",
 }
-# Each micro-batch has another "now" in its plan, and Spark compiles Java for each plan that differs: for some hundred
-# rows that takes longer than to interpret it.
-INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 TRACE = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*")
 LONGEST = 500  # characters of a reason
 # How Delta says that it no longer has the commits that come next.
@@ -64,7 +61,7 @@ def start(site: Site, process: Callable[[DataFrame, int], None], checkpoint: str
     touched = histories(events.drop(*DELIVERY), site.pipeline.entity_key)
     writer = touched.writeStream.outputMode("update").foreachBatch(process)
     every = f"{site.stream.every_ms} milliseconds"
-    with _configured(spark, {**STATE, **INTERPRETED}):
+    with _configured(spark, STATE):
         return writer.option("checkpointLocation", checkpoint).trigger(processingTime=every).start()
 
 
