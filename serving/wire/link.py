@@ -121,6 +121,7 @@ class ServerLink:
         """Close the connection."""
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         if self._wire is not None:
             self._wire.close()
 
@@ -128,8 +129,12 @@ class ServerLink:
         if self._wire is not None and self._wire.lost is None:
             return self._wire
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(connect(self.place))
-        self._wire = await asyncio.shield(self._connecting)
+            self._connecting = asyncio.create_task(self._connect())
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> "Wire":
+        """Connect for all who wait: it is known also where all of them have gone by then."""
+        self._wire = await connect(self.place)
         return self._wire
 
 
@@ -227,7 +232,11 @@ async def connect(place: Place, seconds: float = LOOKUP_SECONDS) -> Wire:
         raise TooLate(f"no connection within {seconds} s") from fault
     except OSError as fault:
         raise NotConnected(str(fault)) from fault
-    await _greet(wire, place)
+    try:
+        await _greet(wire, place)
+    except BaseException:
+        wire.close()
+        raise
     return wire
 
 
@@ -247,7 +256,6 @@ async def _greet(wire: Wire, place: Place) -> None:
         greetings.append(("SELECT", place.db))
     replies = await wire.ask(greetings) if greetings else []
     for refused in (reply for reply in replies if isinstance(reply, Exception)):
-        wire.close()
         raise refused
 
 

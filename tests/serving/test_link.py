@@ -66,6 +66,27 @@ def test_who_has_gone_takes_no_answer_from_others(redis_url: str) -> None:
     assert over(redis_url, work) == [b"here"]
 
 
+@pytest.mark.parametrize("turns", [*range(8), 200])
+@pytest.mark.parametrize("database", [0, 1])
+def test_no_connection_outlives_its_link(redis_url: str, turns: int, database: int) -> None:
+    """Whoever asked goes at any moment, of which the last is when the connection is there: nobody else knows of it."""
+
+    async def session() -> set[str]:
+        with redis.Redis.from_url(redis_url) as other:
+            before = {client["id"] for client in other.client_list()}
+            link = ServerLink(*target_of(f"{redis_url.removesuffix('/0')}/{database}").places)
+            gone = asyncio.ensure_future(link.ask([("PING",)]))
+            for _ in range(turns):
+                await asyncio.sleep(0 if turns < 100 else 0.0005)
+            gone.cancel()
+            assert turns < 100 or await link.ask([("PING",)]) == [b"PONG"]
+            await link.close()
+            await asyncio.sleep(0.02)
+            return {client["id"] for client in other.client_list()} - before
+
+    assert asyncio.run(session()) == set()
+
+
 def test_a_connection_that_the_server_closed_is_replaced(redis_url: str) -> None:
     async def work(link: ServerLink) -> list[object]:
         (number,) = await link.ask([("CLIENT", "ID")])
