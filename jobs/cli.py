@@ -167,7 +167,7 @@ def summary(pipeline: str, run_id: str, day: datetime) -> None:
 @cli.command()
 @PIPELINE
 def maintain(pipeline: str) -> None:
-    """Put small files of the pipeline's tables together, and remove what no version of the last month has."""
+    """Put small files of the pipeline's tables together, and remove what no version has had for hours or a month."""
     from jobs.lake import Lake
     from jobs.maintain import maintain as maintain_tables
     from jobs.session import spark_session

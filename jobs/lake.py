@@ -175,19 +175,26 @@ class Lake:
         with _conflicts_of(name):
             fenced.option("userMetadata", mine).save(self.path(name))
         # Delta drops a version that is not higher than the last without a word: only the log tells.
-        if not any(self._written_by(name, version, mine) for version in range(fence.since + 1, self.version(name) + 1)):
+        if not self._is_in_log(name, fence.since, mine):
             raise Fenced(
                 f"{name}: another attempt of {fence.app_id} committed first; nothing was written by this one. "
                 "Let the other one end, then run the task again"
             )
 
-    def _written_by(self, name: str, version: int, mark: str) -> bool:
-        """Tell whether a version carries `mark`; its commitInfo is the first line of a commit, as Delta writes them."""
-        file = f"{name}/_delta_log/{version:020}.json"
-        if not self.files.has(file):  # of some time ago, where a stream keeps the log short
-            return False
-        line = self.files.first_line(self.path(file), LONGEST_COMMIT_INFO)
-        return bool(json.loads(line or "{}").get("commitInfo", {}).get("userMetadata") == mark)
+    def _is_in_log(self, name: str, since: int, mark: str) -> bool:
+        """Tell whether one of the commits after `since` carries `mark`, from the newest back to the first that is gone.
+
+        Where a stream keeps the log short, who took longer than that has "committed" a version of which nobody reads.
+        Its commitInfo is the first line of a commit, as Delta writes them.
+        """
+        for version in range(self.version(name), since, -1):
+            file = f"{name}/_delta_log/{version:020}.json"
+            if not self.files.has(file):
+                return False
+            line = self.files.first_line(self.path(file), LONGEST_COMMIT_INFO)
+            if json.loads(line or "{}").get("commitInfo", {}).get("userMetadata") == mark:
+                return True
+        return False
 
     def _snapshot(self, name: str) -> Any:
         jvm: Any = self.spark._jvm  # noqa: SLF001  reason: there is no public way to a table's transactions

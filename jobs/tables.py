@@ -74,7 +74,7 @@ _IDENTITY = (
 )
 # Rows know the append that brought them: "as it stood" is a filter, for every reader, and no compaction disturbs it.
 _VERSION = Column(VERSION, "BIGINT", "number of the append that brought the row; as it stood at V: the rows up to V")
-# As long as Delta keeps its log by default: while both are there, a stream that stood still goes on where it was.
+# As long as Delta keeps its log by default.
 _KEPT = {"delta.deletedFileRetentionDuration": "interval 30 days"}
 # Of tables that get a commit or more a second. What was compacted away stays for whoever began to read or write before:
 # for longer than a task may take.

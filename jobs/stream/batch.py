@@ -98,7 +98,7 @@ class Batches:
         Raises:
             StoreUnavailable, StoreRefused, HeadUnreadable, RegistryUnavailable: it is tried again, some seconds later.
         """
-        if self.number < 0 or not self.lock.acquire(blocking=False):
+        if not self.lock.acquire(blocking=False):
             return
         try:
             if not self.waits_for or time.monotonic() >= self.rested:

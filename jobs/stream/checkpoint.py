@@ -69,6 +69,7 @@ def recorded(lake: Lake, name: str, parts: tuple[str, ...], remedy: str) -> dict
 
 def forget(lake: Lake, pipeline: Pipeline) -> None:
     """Remove the checkpoint, with its state: the next one begins with the events table."""
+    lake.files.delete(_record(pipeline))  # first: who is cut off here leaves a folder that nobody reads
     lake.files.delete(f"streams/{pipeline.name}")
 
 

@@ -16,7 +16,7 @@ from jobs.errors import MessagesLost, StreamEnded
 from jobs.ingest import with_reasons
 from jobs.staging import read_messages, staged
 from jobs.stream.live import LiveEvents
-from jobs.stream.query import why
+from jobs.stream.query import is_idle, why
 from jobs.stream.sink import AppendOnly
 from jobs.stream.site import Site
 from jobs.stream.topic import Place, messages
@@ -28,17 +28,9 @@ PAUSE_S = 5.0
 STOP_SECONDS = 10.0
 # What Spark says when messages were removed before they were read, and then why.
 LOST, BECAUSE = "data may have been lost because they are not available in Kafka", "Reason: "
-WAITING = "Waiting for"  # how Spark's word on a query begins that has looked for data and found none
 LONGEST = 300  # characters of a reason
 MESSAGE = "value binary, topic string, partition int, offset bigint, timestamp timestamp"
 OURS = ("parse_fault", "raw", "reasons", "day", "file_digest")
-
-
-def is_idle(query: StreamingQuery) -> bool:
-    """Tell whether a query has looked for data, found none, and is about to look again."""
-    status = query.status
-    told = str(status["message"]).startswith(WAITING)
-    return told and not status["isDataAvailable"] and not status["isTriggerActive"]
 
 
 class Loader:

@@ -12,12 +12,11 @@ from threading import Event, Thread
 from typing import Literal
 
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.stream.batch import Batches
-from jobs.stream.loader import Loader, is_idle
-from jobs.stream.query import unread_version
+from jobs.stream.loader import Loader
+from jobs.stream.query import is_idle, needed_version
 from jobs.stream.site import Site
 from jobs.stream.tail import Tail
 from jobs.stream.tidy import tidy
@@ -79,6 +78,8 @@ class Pulse:
         self.backlog = Backlog(site.settings.table(site.events))
         self.started_at = self.progressed_at = site.clock.microseconds()
         self.number = batches.number
+        self.needed = 0  # the version of the events' log from which a query goes on that is started again
+        self.tidies = True
 
     @contextmanager
     def beating(self, query: StreamingQuery) -> Iterator[None]:
@@ -97,23 +98,27 @@ class Pulse:
         now = self.site.clock.microseconds()
         self.backlog.look(now)
         self.backlog.read_up_to(self.batches.version)
+        self.needed = max(self.needed, needed_version(query))
         if is_idle(query):
             self.backlog.read_all_before(now - 1000 * self.site.stream.every_ms - 1_000_000)
             self.progressed_at = now
         if self.batches.number != self.number:
             self.number, self.progressed_at = self.batches.number, now
 
-    def tidy(self, query: StreamingQuery) -> None:
-        """Keep the logs short that this stream looks at many times a minute; it may fail, and they grow."""
-        fresh = DeltaTable(self.site.settings.table(f"scores_live/{self.site.pipeline.name}")).version()
-        self._tidy(self.site.events, unread_version(query), self.backlog.tail.table.version())
-        self._tidy(f"scores_live/{self.site.pipeline.name}", fresh, fresh)
+    def tidy(self) -> None:
+        """Keep the logs short that this stream looks at many times a minute; where that cannot be, they grow."""
+        if self.tidies:
+            live = self.site.settings.table(f"scores_live/{self.site.pipeline.name}")
+            fresh = DeltaTable(live).version()
+            self._tidy(self.site.settings.table(self.site.events), self.needed, self.backlog.tail.table.version())
+            self._tidy(live, fresh, fresh)
 
-    def _tidy(self, name: str, read: int, newest: int) -> None:
+    def _tidy(self, table: str, needed: int, newest: int) -> None:
         try:
-            tidy(self.site.settings.table(name), read, newest)
-        except (OSError, ValueError) as fault:
-            LOG.warning("%s: its log is not kept short, and each look at it takes longer: %s", name, fault)
+            tidy(table, needed, newest)
+        except (OSError, ValueError, KeyError) as fault:
+            self.tidies = False  # it will not be otherwise in half a minute
+            LOG.warning("%s: its log is not kept short, and each look at it takes longer: %s", table, fault)
 
     def record(self, state: Literal["running", "stopped"]) -> StreamRecord:
         """Return what there is to tell."""
@@ -147,10 +152,10 @@ class Pulse:
             for beat in count():
                 try:
                     self.look(query)
-                except (DeltaError, OSError) as fault:
-                    LOG.warning("%s: %s", self.site.events, fault)
-                if beat % TIDY_BEATS == TIDY_BEATS - 1:
-                    self.tidy(query)
+                    if beat % TIDY_BEATS == TIDY_BEATS - 1:
+                        self.tidy()
+                except Exception as fault:  # noqa: BLE001  reason: whatever it is, a stream that says no word is taken for dead
+                    LOG.warning("%s: its log cannot be looked at for now: %s", self.site.events, fault)
                 self.tell("running", store)
                 self.listen(store)
                 if ended.wait(BEAT_SECONDS):

@@ -27,8 +27,9 @@ LONGEST = 500  # characters of a reason
 LOG_IS_GONE = (
     "DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE",
     "DELTA_MISSING_FILES_UNEXPECTED_VERSION",
-    "FAILED_READ_FILE.FILE_NOT_EXIST",  # compacted away meanwhile, and removed
 )
+FILE_IS_GONE = "FAILED_READ_FILE.FILE_NOT_EXIST"  # of the events: compacted away meanwhile, and removed
+WAITING = "Waiting for"  # how Spark's word on a query begins that has looked for data and found none
 WHOLE_COMMITS = 2**31 - 1  # files in one batch: a version of the events is taken whole, or none of it
 
 
@@ -38,18 +39,29 @@ def why(query: StreamingQuery) -> str:
     return " ".join(TRACE.sub("", str(fault)).split())[:LONGEST] if fault else "nobody says why"
 
 
-def outlived_log(query: StreamingQuery) -> bool:
-    """Return whether a query has ended because the events' log no longer has the commits that it would go on with."""
-    return any(told in str(query.exception()) for told in LOG_IS_GONE)
+def outlived_log(query: StreamingQuery, table: str) -> bool:
+    """Return whether a query has ended because the log of the events, at `table`, lacks what it would go on with."""
+    fault = str(query.exception())
+    return any(told in fault for told in LOG_IS_GONE) or (FILE_IS_GONE in fault and table in fault)
 
 
-def unread_version(query: StreamingQuery) -> int:
-    """Return the version of the events' log that the query reads next, whenever it is started again; 0 if unknown."""
+def needed_version(query: StreamingQuery) -> int:
+    """Return the version of the events' log where the last micro-batch began that read any; 0 if unknown.
+
+    From there Spark reads again when the query is started again, also what that micro-batch has committed.
+    """
     progress = query.lastProgress
     if progress is None:
         return 0
-    offset = json.loads(progress["sources"][0]["endOffset"] or "{}")
-    return 0 if offset.get("isStartingVersion", True) else int(offset["reservoirVersion"])
+    before, after = (json.loads(progress["sources"][0][name] or "null") or {} for name in ("startOffset", "endOffset"))
+    return 0 if before == after or before.get("isStartingVersion", True) else int(before["reservoirVersion"])
+
+
+def is_idle(query: StreamingQuery) -> bool:
+    """Tell whether a query has looked for data, found none, and is about to look again."""
+    status = query.status
+    told = str(status["message"]).startswith(WAITING)
+    return told and not status["isDataAvailable"] and not status["isTriggerActive"]
 
 
 def start(site: Site, process: Callable[[DataFrame, int], None], checkpoint: str) -> StreamingQuery:

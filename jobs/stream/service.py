@@ -16,7 +16,7 @@ from jobs.stream.batch import Batches
 from jobs.stream.checkpoint import Checkpoint, forget
 from jobs.stream.loader import Loader
 from jobs.stream.pulse import Pulse
-from jobs.stream.query import outlived_log, start, why
+from jobs.stream.query import is_idle, outlived_log, start, why
 from jobs.stream.site import Site
 from jobs.tables import live_quarantine_table, live_scores_table
 from serving.errors import ServingError
@@ -111,17 +111,25 @@ class Service:
                 raise self.fault or self._ended(query)
             if self.loader is not None:
                 self.loader.tend()
-            try:
-                self.batches.idle()
-            except (ServingError, RegistryUnavailable) as fault:
-                LOG.warning("%s", fault)
+            # A stream that was started again may have no micro-batch for long, and what was live may have changed.
+            if self.batches.number >= 0 or is_idle(query):
+                self._look_after()
+
+    def _look_after(self) -> None:
+        try:
+            self.batches.idle()
+        except (ServingError, RegistryUnavailable) as fault:
+            LOG.warning("%s", fault)
+        except StreamEnded:
+            if not self.stopping.is_set():
+                raise
 
     def _ended(self, query: StreamingQuery) -> StreamEnded:
         name = self.site.pipeline.name
-        if not outlived_log(query):
+        if not outlived_log(query, self.site.settings.table(self.site.events)):
             return StreamEnded(f"{name}: the stream ended: {why(query)}")
         forget(self.site.lake, self.site.pipeline)  # all that it was made of is in the table
         return StreamEnded(
-            f"{name}: the stream stood still for so long that the log of its events no longer has what came next; its "
+            f"{name}: the stream stood still for so long that what came next is gone from the log of its events; its "
             f"checkpoint is forgotten: `scoreline stream start {name}` begins anew from the events table"
         )

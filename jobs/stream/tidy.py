@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -39,8 +40,8 @@ def tidy(table: str, read: int, newest: int) -> int:
     """Remove what nobody needs of the log of the table at a path, and return how many files that were.
 
     These are commits and checkpoints before version `read` that a later checkpoint has, some minutes after they were
-    written, and all but the newest checksums. `read` is the version that the caller, a stream, has yet to read: another
-    one that is behind by more than those minutes begins anew.
+    written, and all but the newest checksums. `read` is the version from which the caller, a stream, goes on when it
+    is started again: another one that is behind by more than those minutes begins anew.
 
     Raises:
         OSError, ValueError: the log cannot be listed or changed there.
@@ -53,7 +54,8 @@ def tidy(table: str, read: int, newest: int) -> int:
         if each is not None and each.is_needless(in_checkpoint, newest - CHECKSUMS, old)
     ]
     for path in needless:
-        files.delete_file(path)
+        with suppress(FileNotFoundError):  # another stream of the same events was faster
+            files.delete_file(path)
     return len(needless)
 
 

@@ -87,7 +87,8 @@ class Post:
         if record.state == "stopped":
             fault = f" ({record.fault})" if record.fault else ""
             return (
-                f"{name}: the stream ended at {_at(record.told_at)} ({_who(record)}), and nobody had told it to{fault}"
+                f"{name}: the stream ended at {_at(record.told_at)} ({_who(record)}), and not by "
+                f"`scoreline stream stop`{fault}"
             )
         return f"{name}: the stream is dead: nothing was heard of {_who(record)} since {_at(record.told_at)}"
 

@@ -1,12 +1,15 @@
 """The lake: an append that counts once, a fence that one alone can pass, and rows as they stood."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.errors import DataFault, Fenced
 from jobs.lake import Lake
@@ -70,6 +73,33 @@ def test_a_commit_is_found_where_the_log_is_kept_for_less_than_a_job_takes(lake:
     lake.files.delete(f"t/_delta_log/{fence.since + 1:020}.json")
     lake.append(rows(lake, DAY, 9), "t", fence)
     assert numbers(lake) == [1, 9]
+
+
+def test_who_takes_longer_than_the_log_is_kept_is_fenced(lake: Lake, tmp_path: Path) -> None:
+    """The version that it read last is below a checkpoint by then, and what it "commits" there nobody ever reads."""
+    begun, through = tmp_path / "begun", tmp_path / "through"
+
+    def slow(number):  # type: ignore[no-untyped-def]  # reason: Spark warns of hints that it cannot read
+        begun.touch()
+        while not through.exists():
+            time.sleep(0.05)
+        return number
+
+    fence = lake.fence("t", "a/1")
+    late = rows(lake, DAY, 1).withColumn("n", F.udf(slow, "bigint")("n"))
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(lake.append, late, "t", fence)
+        while not begun.exists():
+            time.sleep(0.05)
+        for number in range(2, 6):
+            rows(lake, OTHER, number).write.format("delta").mode("append").save(lake.path("t"))
+        DeltaTable(lake.path("t")).create_checkpoint()
+        for version in range(fence.since + 1, lake.version("t")):
+            lake.files.delete(f"t/_delta_log/{version:020}.json")
+        through.touch()
+        with pytest.raises(Fenced):
+            done.result()
+    assert 1 not in numbers(lake)
 
 
 def test_a_table_that_is_there_gets_the_properties_that_are_declared_now(lake: Lake) -> None:

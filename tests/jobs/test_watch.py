@@ -161,7 +161,7 @@ def test_one_that_no_restart_mends_is_not_started_again(supervised: Stage) -> No
     ):
         supervised.look()
     supervised.says(state="stopped", fault="Spark's", exit_code=1)
-    assert "nobody had told it to (Spark's): it was started again" in supervised.look()
+    assert "not by `scoreline stream stop` (Spark's): it was started again" in supervised.look()
 
 
 def test_one_that_ends_so_again_is_told_at_once(stage: Stage, jobs_redis_url: str, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_one_that_ends_so_again_is_told_at_once(stage: Stage, jobs_redis_url: st
 
 def test_one_that_ended_by_itself_is_started_again(supervised: Stage) -> None:
     supervised.says(state="stopped")
-    assert "and nobody had told it to: it was started again, and runs" in supervised.look()
+    assert "and not by `scoreline stream stop`: it was started again, and runs" in supervised.look()
 
 
 @pytest.mark.parametrize(
