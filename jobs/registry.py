@@ -12,7 +12,11 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
-from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+from mlflow.environment_variables import (
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -258,8 +262,16 @@ def _database(uri: str) -> Path:
     return Path(uri.removeprefix(SQLITE).split("?")[0]).absolute()
 
 
+# Of a server: tasks and streams try again by themselves, and a stop waits until a try is over. MLflow's own default is
+# seven retries, which are four minutes.
+RETRIES, SECONDS = 2, 30
+
+
 @lru_cache(maxsize=4)
 def _client(uri: str) -> MlflowClient:
+    for variable, value in ((MLFLOW_HTTP_REQUEST_MAX_RETRIES, RETRIES), (MLFLOW_HTTP_REQUEST_TIMEOUT, SECONDS)):
+        if not variable.is_set():
+            variable.set(value)
     if uri.startswith(SQLITE):
         _database(uri).parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from socketserver import BaseRequestHandler, TCPServer
+from threading import Thread
 
 import mlflow.sklearn
 import numpy as np
@@ -302,3 +304,21 @@ def test_a_store_that_is_none_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(RegistryUnavailable, match=r"does not answer as it should.*SCORELINE_MLFLOW_URI") as refused:
         resolve(f"sqlite:///{tmp_path}/a file/mlflow.db", NAME, "champion")
     assert refused.value.exit_code == 1
+
+
+def test_a_server_that_is_away_is_not_asked_for_minutes() -> None:
+    """A task has tries of its own, and a stream that waits for one would not hear that it is to stop."""
+    asked: list[int] = []
+
+    class Dropping(BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(1)
+
+    with TCPServer(("127.0.0.1", 0), Dropping) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        with pytest.raises(RegistryUnavailable, match=r"MLflow at http://127\.0\.0\.1"):
+            resolve(f"http://127.0.0.1:{server.server_address[1]}", NAME, "champion")
+        server.shutdown()
+        thread.join()
+    assert 1 <= len(asked) <= 3
