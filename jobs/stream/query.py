@@ -28,6 +28,9 @@ LOG_IS_GONE = (
     "DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE",
     "DELTA_MISSING_FILES_UNEXPECTED_VERSION",
 )
+# How it says that a listing had a version and not the one below it: a listing is no snapshot, and whoever makes one while
+# others commit may miss a version and see the next.
+GAP = "DELTA_VERSIONS_NOT_CONTIGUOUS"
 FILE_IS_GONE = "FAILED_READ_FILE.FILE_NOT_EXIST"  # of the events: compacted away meanwhile, and removed
 WAITING = "Waiting for"  # how Spark's word on a query begins that has looked for data and found none
 WHOLE_COMMITS = 2**31 - 1  # files in one batch: a version of the events is taken whole, or none of it
@@ -43,6 +46,11 @@ def outlived_log(query: StreamingQuery, table: str) -> bool:
     """Return whether a query has ended because the log of the events, at `table`, lacks what it would go on with."""
     fault = str(query.exception())
     return any(told in fault for told in LOG_IS_GONE) or (FILE_IS_GONE in fault and table in fault)
+
+
+def saw_gap(query: StreamingQuery, fault: BaseException) -> bool:
+    """Return whether somebody at work on a query, or the query itself, saw a commit before the one below it."""
+    return GAP in f"{fault} {query.exception()}"
 
 
 def needed_version(query: StreamingQuery) -> int:

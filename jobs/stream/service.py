@@ -16,7 +16,7 @@ from jobs.stream.batch import Batches
 from jobs.stream.checkpoint import Checkpoint, forget
 from jobs.stream.loader import Loader
 from jobs.stream.pulse import Pulse
-from jobs.stream.query import is_idle, outlived_log, start, why
+from jobs.stream.query import is_idle, outlived_log, saw_gap, start, why
 from jobs.stream.site import Site
 from jobs.tables import live_quarantine_table, live_scores_table
 from serving.errors import ServingError
@@ -24,6 +24,7 @@ from serving.errors import ServingError
 LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 WAIT_SECONDS = 5.0
+MOST_GAPS = 3  # one that stays is no matter of a moment
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -67,6 +68,7 @@ class Service:
             site.lake.create(table)
         self.batches = Batches(site, stopping)
         self.pulse = Pulse(site, self.batches, loader)
+        self.gaps = 0  # in the log, seen one after another without a micro-batch in between
         self.fault: DataFault | None = None  # of a micro-batch; Spark would keep but its words
 
     def run(self, checkpoint: Checkpoint) -> None:
@@ -77,15 +79,35 @@ class Service:
             MessagesLost: the topic has lost messages that were not read yet.
             DataFault: what a micro-batch was given is at fault.
         """
-        lake, name = self.site.lake, self.site.pipeline.name
-        query = start(self.site, self._process, lake.path(checkpoint.folder))
-        LOG.info("%s: the stream runs", name)
+        name = self.site.pipeline.name
         try:
-            with self.pulse.beating(query):
-                self._attend(query)
+            while not self.stopping.is_set():
+                self._run(self.site.lake.path(checkpoint.folder))
         finally:
+            self.stopping.set()
+            if self.loader is not None:
+                self.loader.stop()
             self.pulse.tell("stopped", self.site.store)
         LOG.info("%s: the stream has stopped", name)
+
+    def _run(self, checkpoint: str) -> None:
+        """Run the query until it is to stop, or is to be started again from where it was."""
+        query, began = start(self.site, self._process, checkpoint), self.batches.number
+        LOG.info("%s: the stream runs", self.site.pipeline.name)
+        with self.pulse.beating(query):
+            try:
+                self._watch(query)
+            except BaseException as fault:
+                self.gaps = self.gaps + 1 if self.batches.number == began else 1
+                if not saw_gap(query, fault) or self.gaps > MOST_GAPS:
+                    self.stopping.set()
+                    raise
+                LOG.warning("%s; it goes on from its checkpoint", fault)
+            finally:
+                with self.batches.lock:  # what has begun is brought to its end, and nothing begins any more
+                    pass
+                query.stop()  # not within: it waits for a batch that may wait for the lock
+        self.stopping.wait(LOOK_SECONDS if self.gaps else 0)
 
     def _process(self, histories: DataFrame, number: int) -> None:
         try:
@@ -93,17 +115,6 @@ class Service:
         except DataFault as fault:
             self.fault = fault
             raise
-
-    def _attend(self, query: StreamingQuery) -> None:
-        try:
-            self._watch(query)
-        finally:
-            self.stopping.set()
-            if self.loader is not None:
-                self.loader.stop()
-            with self.batches.lock:  # what has begun is brought to its end, and nothing begins any more
-                pass
-            query.stop()  # not within: it waits for a batch that may wait for the lock
 
     def _watch(self, query: StreamingQuery) -> None:
         while not self.stopping.wait(LOOK_SECONDS):

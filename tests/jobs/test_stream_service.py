@@ -78,6 +78,41 @@ def test_one_that_stood_still_for_longer_than_the_log_begins_anew(site: Site) ->
     assert third.fault is None
 
 
+def test_a_commit_that_is_seen_before_the_one_below_it_ends_nothing(site: Site, tmp_path: Path) -> None:
+    """As where a folder is listed while others commit: the query ends, and goes on in the same process."""
+    path, copy = Path(site.settings.table(EVENTS)), tmp_path / "a copy"
+    with running(site) as service:
+        version = LiveEvents(str(path)).append(rows(("00001", "20.00")), NOW)
+        await_true(lambda: has_read(site, version))
+        shutil.copytree(path, copy)
+        elsewhere = LiveEvents(str(copy))
+        for number in (1, 2):
+            version = elsewhere.append(rows((f"0000{number}", "5.00")), NOW + number * SECOND)
+        shutil.copytree(copy, path, ignore=shutil.ignore_patterns("_delta_log"), dirs_exist_ok=True)
+        newest = elsewhere.tail.table.version()
+        for commit in (newest, newest - 1):
+            name = f"_delta_log/{commit:020}.json"
+            shutil.copy(copy / name, path / "_delta_log" / "on its way")
+            (path / "_delta_log" / "on its way").rename(path / name)
+            await_true(lambda: service.fault is not None or service.service.gaps == 1)
+        await_true(lambda: service.fault is not None or fresh(site).keys() == {"00001", "00002"})
+        assert service.fault is None
+        assert fresh(site)["00001"].as_of == microseconds(NOW + SECOND)
+
+
+def test_a_commit_that_is_gone_ends_it(site: Site) -> None:
+    path = Path(site.settings.table(EVENTS))
+    with running(site) as service:
+        version = LiveEvents(str(path)).append(rows(("00001", "20.00")), NOW)
+        await_true(lambda: has_read(site, version))
+        newest = LiveEvents(str(path)).tail.table.version()
+        name = path / f"_delta_log/{newest + 2:020}.json"
+        name.write_bytes((path / f"_delta_log/{newest:020}.json").read_bytes())
+        service.join()
+    assert isinstance(service.fault, StreamEnded), service.fault
+    assert "NOT_CONTIGUOUS" in str(service.fault)
+
+
 def test_it_says_why_it_ended_by_itself(site: Site) -> None:
     """Here features.sql was broken since; whoever watches sees a record that it is over."""
     path = site.settings.sql(NAME, "features")
