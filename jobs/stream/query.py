@@ -28,9 +28,9 @@ LOG_IS_GONE = (
     "DELTA_LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE",
     "DELTA_MISSING_FILES_UNEXPECTED_VERSION",
 )
-# How it says that a listing had a version and not the one below it: a listing is no snapshot, and whoever makes one while
-# others commit may miss a version and see the next.
-GAP = "DELTA_VERSIONS_NOT_CONTIGUOUS"
+# A listing is no snapshot: whoever makes one while others commit may miss a version and see the next. Delta says so, or
+# takes what it missed for gone.
+MISSED = ("DELTA_VERSIONS_NOT_CONTIGUOUS", *LOG_IS_GONE)
 FILE_IS_GONE = "FAILED_READ_FILE.FILE_NOT_EXIST"  # of the events: compacted away meanwhile, and removed
 WAITING = "Waiting for"  # how Spark's word on a query begins that has looked for data and found none
 WHOLE_COMMITS = 2**31 - 1  # files in one batch: a version of the events is taken whole, or none of it
@@ -48,9 +48,10 @@ def outlived_log(query: StreamingQuery, table: str) -> bool:
     return any(told in fault for told in LOG_IS_GONE) or (FILE_IS_GONE in fault and table in fault)
 
 
-def saw_gap(query: StreamingQuery, fault: BaseException) -> bool:
-    """Return whether somebody at work on a query, or the query itself, saw a commit before the one below it."""
-    return GAP in f"{fault} {query.exception()}"
+def missed_commit(query: StreamingQuery, fault: BaseException) -> bool:
+    """Return whether a query, or who works beside it, saw a commit and not the one below it, be it for a moment."""
+    told = f"{fault} {query.exception()}"
+    return any(each in told for each in MISSED)
 
 
 def needed_version(query: StreamingQuery) -> int:

@@ -8,6 +8,7 @@ from threading import Event
 from types import FrameType
 
 from deltalake import DeltaTable
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -16,7 +17,7 @@ from jobs.stream.batch import Batches
 from jobs.stream.checkpoint import Checkpoint, forget
 from jobs.stream.loader import Loader
 from jobs.stream.pulse import Pulse
-from jobs.stream.query import is_idle, outlived_log, saw_gap, start, why
+from jobs.stream.query import is_idle, missed_commit, outlived_log, start, why
 from jobs.stream.site import Site
 from jobs.tables import live_quarantine_table, live_scores_table
 from serving.errors import ServingError
@@ -92,15 +93,16 @@ class Service:
 
     def _run(self, checkpoint: str) -> None:
         """Run the query until it is to stop, or is to be started again from where it was."""
-        query, began = start(self.site, self._process, checkpoint), self.batches.number
+        query, began = self._started(checkpoint), self.batches.number
         LOG.info("%s: the stream runs", self.site.pipeline.name)
         with self.pulse.beating(query):
             try:
                 self._watch(query)
             except BaseException as fault:
                 self.gaps = self.gaps + 1 if self.batches.number == began else 1
-                if not saw_gap(query, fault) or self.gaps > MOST_GAPS:
+                if not missed_commit(query, fault) or self.gaps > MOST_GAPS:
                     self.stopping.set()
+                    self._forget_outlived(query)
                     raise
                 LOG.warning("%s; it goes on from its checkpoint", fault)
             finally:
@@ -108,6 +110,13 @@ class Service:
                     pass
                 query.stop()  # not within: it waits for a batch that may wait for the lock
         self.stopping.wait(LOOK_SECONDS if self.gaps else 0)
+
+    def _started(self, checkpoint: str) -> StreamingQuery:
+        try:
+            return start(self.site, self._process, checkpoint)
+        except Py4JJavaError as fault:
+            told = fault.java_exception.getMessage()
+            raise StreamEnded(f"{self.site.pipeline.name}: the stream cannot start for now: {told}") from fault
 
     def _process(self, histories: DataFrame, number: int) -> None:
         try:
@@ -119,7 +128,7 @@ class Service:
     def _watch(self, query: StreamingQuery) -> None:
         while not self.stopping.wait(LOOK_SECONDS):
             if not query.isActive:
-                raise self.fault or self._ended(query)
+                raise self.fault or StreamEnded(f"{self.site.pipeline.name}: the stream ended: {why(query)}")
             if self.loader is not None:
                 self.loader.tend()
             # A stream that was started again may have no micro-batch for long, and what was live may have changed.
@@ -135,12 +144,13 @@ class Service:
             if not self.stopping.is_set():
                 raise
 
-    def _ended(self, query: StreamingQuery) -> StreamEnded:
+    def _forget_outlived(self, query: StreamingQuery) -> None:
+        """Forget a checkpoint from which nobody can go on, for all that it was made of is in the table, and say so."""
         name = self.site.pipeline.name
         if not outlived_log(query, self.site.settings.table(self.site.events)):
-            return StreamEnded(f"{name}: the stream ended: {why(query)}")
-        forget(self.site.lake, self.site.pipeline)  # all that it was made of is in the table
-        return StreamEnded(
+            return
+        forget(self.site.lake, self.site.pipeline)
+        raise StreamEnded(
             f"{name}: the stream stood still for so long that what came next is gone from the log of its events; its "
             f"checkpoint is forgotten: `scoreline stream start {name}` begins anew from the events table"
         )
