@@ -111,7 +111,7 @@ def test_a_breach_stays_on_record_and_what_was_live_stays_live_until_it_is_force
     assert live is not None
     assert live.rows == 990
     run = at(put(project, NEXT, numbered(project, 500)), 1)
-    with pytest.raises(RailsBreached, match=r"--day 1998-06-02 --force REASON") as breach:
+    with pytest.raises(RailsBreached, match=r"--day 1998-06-02 --publish force --reason WHY") as breach:
         publish(run, jobs_redis_url)
     assert breach.value.exit_code == 3
     assert store.head(NAME) == live

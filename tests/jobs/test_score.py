@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-import jobs.score as score_module
 from expectations.errors import ExpectationsFailed
 from jobs.errors import ArtefactRefused, DataFault, Fenced, FrameFault, SqlRefused
 from jobs.ingest import ingest
 from jobs.registry import ModelVersion
-from jobs.run import Run
+from jobs.replacement import Fences, replace_partitions
+from jobs.run import Dates, Run
 from jobs.score import score
 from jobs.tables import APPENDS, events_table
 from tests.jobs.conftest import DAY, FIRST
@@ -101,31 +101,31 @@ def test_a_zombie_commits_nothing(
     """
     other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=4)
     run = scored(filled, model, FIRST)
-    real = score_module._commit
+    real = replace_partitions
 
-    def overtaken(run: Run, pinned: Any, result: Any, fences: Any) -> None:
-        monkeypatch.setattr(score_module, "_commit", real)
+    def overtaken(dates: Any, result: Any, fences: Any, before: Any) -> None:
+        monkeypatch.setattr("jobs.score.replace_partitions", real)
         if holds == "rows":
             kept = {name: getattr(result, name).localCheckpoint() for name in ("features", "scores")}
             result = replace(result, **kept)
         scored(filled, other, FIRST)
-        real(run, pinned, result, fences)
+        real(dates, result, fences, before)
 
-    monkeypatch.setattr(score_module, "_commit", overtaken)
+    monkeypatch.setattr("jobs.score.replace_partitions", overtaken)
     with pytest.raises(Fenced, match="another attempt"):
         scored(filled, model, FIRST, "zombie")
     assert {row.model_version for row in filled.lake.read(SCORES).where(run.partition).collect()} == {other.version}
 
 
 def test_fences_hold_for_both_tables(filled: Project, run: Run) -> None:
-    zombie = score_module._fences(run)
-    first = score_module._fences(run)
-    for table, own, lost in zip(("features", "scores"), first, zombie, strict=True):
+    dates = Dates([run], run.staging("score"))
+    zombie, first = Fences.of(dates), Fences.of(dates)
+    for table in ("features", "scores"):
         name, where = f"{table}/purchase_propensity", f"as_of_date = DATE'{run.as_of.date()}'"
         rows = filled.lake.read(name).where(where)
-        filled.lake.replace(rows, name, where, own)
+        filled.lake.replace(rows, name, where, *getattr(first, table))
         with pytest.raises(Fenced):
-            filled.lake.replace(rows.limit(3), name, where, lost)
+            filled.lake.replace(rows.limit(3), name, where, *getattr(zombie, table))
         assert filled.lake.read(name).where(where).count() > 3
 
 
