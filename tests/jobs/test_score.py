@@ -15,7 +15,7 @@ from jobs.registry import ModelVersion
 from jobs.replacement import Fences, replace_partitions
 from jobs.run import Dates, Run
 from jobs.score import score
-from jobs.tables import APPENDS, events_table
+from jobs.tables import APPENDS, events_table, scores_table
 from tests.jobs.conftest import DAY, FIRST
 from tests.project import Project, bits, purchases, scored
 from tests.registered import register_small
@@ -62,6 +62,38 @@ def test_events_that_came_twice_count_once(project: Project, tmp_path: Path) -> 
     once, both = (bits(run.lake.read(SCORES).where(run.partition)) for run in runs)
     assert once == both
     assert len(once) == 40
+
+
+def test_rows_know_when_they_were_written_first(filled: Project, model: ModelVersion, run: Run, tmp_path: Path) -> None:
+    """A rerun that gives the same keeps that, and other rows are of now: what they replace knows its end."""
+
+    def written(table: str) -> set[object]:
+        found = filled.lake.read(table).where(run.partition)
+        return {row[0] for row in found.select(F.unix_micros("scored_at")).distinct().collect()}
+
+    before = written(SCORES)
+    scored(filled, model, DAY, "again")
+    assert written(SCORES) == before
+    other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=3)
+    scored(filled, other, DAY, "run-7")
+    (now,) = written(SCORES)
+    ends = filled.lake.read("scores_superseded/purchase_propensity").where(run.partition)
+    assert {row[0] for row in ends.select(F.unix_micros("superseded_at")).distinct().collect()} == {now}
+    assert written("scores_superseded/purchase_propensity") == before
+    scored(filled, model, DAY, "run-7")
+
+
+def test_a_rerun_of_rows_from_before_that_was_kept_does_not_know_it_either(project: Project, tmp_path: Path) -> None:
+    project.deliver(FIRST, purchases(FIRST, 5))
+    ingest(project.run(FIRST), [FIRST])
+    table = scores_table("purchase_propensity")
+    project.lake.create(replace(table, columns=table.columns[:-1]))
+    model = register_small(project.settings.mlflow_uri, tmp_path / "report")
+    scored(project, model, FIRST)
+    unknown = project.lake.read(SCORES).withColumn("scored_at", F.lit(None).cast("timestamp"))
+    unknown.localCheckpoint().write.format("delta").mode("overwrite").save(project.lake.path(SCORES))
+    scored(project, model, FIRST)
+    assert {row.scored_at for row in project.lake.read(SCORES).collect()} == {None}
 
 
 def test_what_other_scores_replace_is_kept(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
