@@ -8,7 +8,7 @@ from datetime import date
 from functools import cached_property
 from itertools import groupby
 
-from expectations.errors import ExpectationsFailed
+from expectations.errors import CheckBroken, ExpectationsFailed
 from jobs.choice import unrecorded
 from jobs.errors import BackfillIncomplete, DataFault, Fenced, ScorelineError
 from jobs.recorded import Recorded, recorded
@@ -17,7 +17,7 @@ from jobs.run import Dates, Run, Staging
 from jobs.score import Reading, Wish, newest_versions, pins, score_dates
 
 LOG = logging.getLogger(__name__)
-OF_DATES = (DataFault, ExpectationsFailed, Fenced)  # what may be the fault of some dates of a part alone
+OF_DATES = (DataFault, ExpectationsFailed, CheckBroken, Fenced)  # what may be the fault of some dates of a part alone
 SHOWN = 5
 
 

@@ -1,7 +1,7 @@
 """Many days in one job, against the same jobs day by day: as processes of their own, and in one warm session.
 
-What is compared is scoring, per date: features, suites, model, tables. A run of the DAG also ingests and publishes, which
-a range does once; that would count for the range, and is left out.
+What is compared is scoring, per date: features, suites, model, tables. A run of the DAG also ingests and publishes, as
+a range does once: that would count for the range, and is left out.
 """
 
 import shutil
