@@ -72,8 +72,8 @@ class Gate:
     def check_each(self, frame: DataFrame, name: str, groups: Groups) -> dict[date, list[Measured]]:
         """Let the rows of each date pass as `check` would if they were alone, or raise for the first that do not.
 
-        All rows are of these dates. The frame is read a few times for all dates, and as often again for each date that does not hold all there is
-        to hold. Raises what `check` raises.
+        All rows are of these dates. The frame is read a few times for all of them, and as often again for each that
+        does not hold all there is to hold. Raises what `check` raises.
         """
         if len(groups.contexts) == 1:
             return {as_of: self.check(frame, name, context) for as_of, context in groups.contexts.items()}

@@ -167,19 +167,28 @@ def test_a_backfill_fills_history_while_a_daily_run_and_the_stream_go_on(
     assert site.served(["00001"])["00001"].as_of >= bought
 
 
-def kills_and_clears(site: Site, days: list[date]) -> Iterator[None]:
-    """Now and then kill a task that is at work, or one of its processes, and clear a run, as in the UI."""
+def kills_and_clears(site: Site, days: list[date], kills: int) -> Iterator[None]:
+    """Kill a task at work, or one of its processes, now and then; clear what failed, and others, as in the UI."""
     chance = random.Random(1)  # noqa: S311  reason: the same moments each time
     while True:
-        time.sleep(chance.uniform(20, 60))
-        driver = next(filter(None, (submitted(site, step) for step in ("ingest", "score", "publish"))), None)
-        with suppress(psutil.Error, AssertionError):  # it has ended by itself
-            for victim in tree_of(driver)[chance.choice((slice(0, 1), slice(2, 3), slice(0, 4)))] if driver else ():
-                victim.send_signal(signal.SIGKILL)
-        if chance.random() < 1 / 3:
-            day = str(chance.choice(days))
+        time.sleep(chance.uniform(20, 60) if kills > 0 else 5)
+        kills -= 1
+        if kills > 0:
+            kill_one(site, chance.choice((slice(0, 1), slice(2, 3), slice(0, 4))))
+        failed = [day for day, state in site.of_backfill(days).items() if state == "failed"]
+        others = [str(day) for day in days if kills > 0 and chance.random() < 1 / 60]
+        for day in {*failed, *others}:
             site.airflow("tasks", "clear", "--yes", PIPELINE, "--start-date", day, "--end-date", day)
         yield
+
+
+def kill_one(site: Site, which: slice) -> None:
+    """Kill processes of a job that is at work, if there is one."""
+    running = (submitted(site, step) for step in ("ingest", "score", "publish"))
+    driver = next((found for found in running if found), None)
+    with suppress(psutil.Error, AssertionError):  # it has ended by itself
+        for victim in tree_of(driver)[which] if driver else ():
+            victim.send_signal(signal.SIGKILL)
 
 
 @pytest.mark.soak
@@ -188,6 +197,5 @@ def test_a_month_is_backfilled_through_kills_and_clearing(
     site: Site, first: str, spark: SparkSession, tmp_path: Path
 ) -> None:
     days = days_between(date(1998, 5, 2), date(1998, 5, 31))
-    disturbing = kills_and_clears(site, days)
-    backfilled(site, days, (next(disturbing) for _ in range(40)))
+    backfilled(site, days, kills_and_clears(site, days, 40))
     assert site.differing(spark, tmp_path, days) == []
