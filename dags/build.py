@@ -3,31 +3,23 @@
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-from airflow.sdk import DAG, Asset, BaseOperator, CronDataIntervalTimetable, Param, chain, timezone
+from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable, chain, timezone
 from airflow.sdk.exceptions import AirflowException
 
+from dags.assets import publication_asset, scores_asset
 from dags.care import maintenance_dag, watch_dag
-from dags.command import ResolveModel, RunCommand
+from dags.command import RunCommand
 from dags.docs import describe
 from dags.landing import WaitForLanding
+from dags.params import CHOICES, PUBLISH, RESTATE
 from dags.patience import patience
+from dags.resolve import RESOLVED, resolve_model
+from dags.span import backfill_dag
 from dags.submit import submit
 from jobs.errors import SpecError
 from jobs.spec import Pipeline, Source, pipeline_files, read_pipeline, settings
 
 DAY = ["--day", "{{ logical_date | ds }}", "--run-id", "{{ run_id }}"]
-RESOLVED = "ti.xcom_pull(task_ids='resolve_model')"
-MODEL = ["--model-version", f"{{{{ {RESOLVED}['version'] }}}}", "--model-digest", f"{{{{ {RESOLVED}['digest'] }}}}"]
-# One argument, whatever the reason is: an empty one asks for nothing.
-FORCE = ["--force={{ params.force }}"]
-PARAMS = {
-    "force": Param(
-        "",
-        type="string",
-        title="Force the publication, because",
-        description="Let these scores go live against the rails and the order of dates; the reason goes on record.",
-    )
-}
 LONGEST_RETRY_DELAY = timedelta(hours=1)
 
 
@@ -46,12 +38,13 @@ def build_all(folder: Path) -> tuple[dict[str, DAG], list[str]]:
 
 
 def dags_of(pipeline: Pipeline) -> list[DAG]:
-    """Return the DAG of a pipeline, and those that look after its stream and its tables.
+    """Return the DAG of a pipeline, the one for ranges of days, and those that look after its stream and its tables.
 
     Raises:
         AirflowException: Airflow refuses what is declared, such as the schedule.
     """
-    return [build(pipeline), maintenance_dag(pipeline), *([watch_dag(pipeline)] if pipeline.stream else [])]
+    span = backfill_dag(pipeline, _task_defaults(pipeline), first_instant(pipeline))
+    return [build(pipeline), span, maintenance_dag(pipeline), *([watch_dag(pipeline)] if pipeline.stream else [])]
 
 
 def build(pipeline: Pipeline) -> DAG:
@@ -71,7 +64,7 @@ def build(pipeline: Pipeline) -> DAG:
         catchup=False,
         max_active_runs=schedule.max_active_runs,
         tags=list(pipeline.tags),
-        params=PARAMS,
+        params=CHOICES,
         default_args=_task_defaults(pipeline),
         auto_register=False,
     )
@@ -93,16 +86,6 @@ def first_instant(pipeline: Pipeline) -> datetime:
     return min(start, _instant(pipeline.events[1].first_day, time.min))
 
 
-def scores_asset(pipeline: str) -> Asset:
-    """Return the asset that a new partition of the scores table updates."""
-    return Asset(name=f"{pipeline}.scores", uri=f"x-scoreline://scores/{pipeline}")
-
-
-def publication_asset(pipeline: str) -> Asset:
-    """Return the asset that a publication to Redis, or a verdict "history only", updates."""
-    return Asset(name=f"{pipeline}.publication", uri=f"x-scoreline://publications/{pipeline}")
-
-
 def _task_defaults(pipeline: Pipeline) -> dict[str, object]:
     schedule = pipeline.schedule
     return {
@@ -119,11 +102,11 @@ def _tasks(pipeline: Pipeline) -> list[BaseOperator | list[BaseOperator]]:
     name = pipeline.name
     scores, publication = scores_asset(name), publication_asset(name)
     return [
-        ResolveModel(task_id="resolve_model", arguments=["model", "resolve", name], **patience(pipeline)),
+        resolve_model(pipeline),
         [_wait(source_name, source) for source_name, source in pipeline.sources.items()],
         submit("ingest", name, *DAY),
-        submit("score", name, *DAY, *MODEL, outlets=[scores]),
-        submit("publish", name, *DAY, *FORCE, inlets=[scores], outlets=[publication], **patience(pipeline)),
+        submit("score", name, *DAY, *RESOLVED, RESTATE, outlets=[scores]),
+        submit("publish", name, *DAY, *PUBLISH, inlets=[scores], outlets=[publication], **patience(pipeline)),
         RunCommand(task_id="summarise", arguments=["summary", name, *DAY]),
     ]
 

@@ -1,6 +1,6 @@
 """The day that a run scores: the day of its logical date, whoever started it."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from airflow.sdk import Context, timezone
 
@@ -25,12 +25,37 @@ def day_of(context: Context) -> datetime:
     return logical_date.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def require_day(context: Context) -> None:
-    """Refuse a run that has no day to score, or one that is not over.
+def is_of_many(context: Context) -> bool:
+    """Return whether a run is for a range of days, which its parameters `from` and `to` say."""
+    return "from" in context.get("params", {})
+
+
+def days_of(context: Context) -> tuple[datetime, datetime]:
+    """Return the instants, UTC, at which the first and the last day of a run begin.
+
+    Raises:
+        RunRefused: it has no day, or the last one is before the first; the message names the parameter.
+    """
+    if not is_of_many(context):
+        day = day_of(context)
+        return day, day
+    first, last = (_midnight(str(context["params"][name])) for name in ("from", "to"))
+    if last < first:
+        raise RunRefused(f"`to` {last:%Y-%m-%d} is before `from` {first:%Y-%m-%d}: trigger a run with these changed.")
+    return first, last
+
+
+def require_days(context: Context) -> None:
+    """Refuse a run that has no days to score, or whose last one is not over.
 
     Raises:
         RunRefused: the message names the parameter.
     """
-    day = day_of(context)
-    if day + ONE_DAY > timezone.utcnow():
-        raise RunRefused(f"The day to score, {day:%Y-%m-%d}, is not over. {REMEDY}")
+    _, last = days_of(context)
+    if last + ONE_DAY > timezone.utcnow():
+        remedy = "Trigger a run whose `to` is a day that is over." if is_of_many(context) else REMEDY
+        raise RunRefused(f"The day to score, {last:%Y-%m-%d}, is not over. {remedy}")
+
+
+def _midnight(day: str) -> datetime:
+    return datetime.combine(date.fromisoformat(day), time(), UTC)

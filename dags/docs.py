@@ -31,15 +31,29 @@ that are at least as new as the live ones are published.
 | run one day | trigger it with logical date = 00:00 UTC of that day; the data interval shown then does not count |
 | run many days | `airflow backfill create --dag-id {name} --from-date FIRST --to-date LAST` \
 (unpause the DAG first: a paused one runs no backfill) |
-| run days again | the same with `--reprocess-behavior completed` |
+| run a long range at once | trigger `{name}_backfill` with the days `from` and `to`: one Spark job scores all of them |
+| run days again | the same with `--reprocess-behavior completed`; parameters as in *Parameters* |
 | run one task again | clear it, with its downstream tasks; it uses the model and the events that its run recorded |
-| run a day with today's champion | delete its run and trigger the day anew: the model is recorded for a run |
 | load history | `scoreline ingest {name} --from DAY --to DAY`: one job, not hundreds of runs |
 | take a model back | move the alias `{alias}` in MLflow to the version before; runs that start from then on use it |
 | go back to the generation before | pause the DAG, then `scoreline rollback {name}`: at once, without a run |
 | see what is live, and why a date is not | `scoreline status {name}` |
-| publish against the rails, or an older date | trigger its day with the parameter `force`: the reason, kept on record |
+| publish against the rails, or an older date | its day with `publish` = `force` and a `reason`, kept on record |
 | schedule on it (a backfill updates it) | `schedule=[Asset(name="{name}.scores", uri="x-scoreline://scores/{name}")]` |
+
+## Parameters
+
+In the form of *Trigger*, of *Backfill*, or as `--dag-run-conf '{{"restate": true, "model": "recorded"}}'`:
+
+| Parameter | Says |
+|---|---|
+| `restate` | read the newest events and dimensions, not those that the date was scored from: late data come in. \
+What that replaces is in `scores_superseded` and `features_superseded` |
+| `model` | `champion` (what `{alias}` names at the run's start), `recorded` (what scored the date), or a version |
+| `publish` | `newest` (unless a newer date is live), `no` (history only), `force` (against rails and order) |
+| `reason` | why; on record. `force` needs one |
+
+A run that is cleared resolves no other model; one that is told of another `model` does.
 
 ## Days that cannot run
 

@@ -16,7 +16,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException
 
 import jobs.spec
-from dags.day import ONE_DAY, day_of
+from dags.day import ONE_DAY, days_of
 from dags.errors import REASON, failure
 
 APPLICATION = Path(jobs.spec.__file__).parents[1] / "__main__.py"
@@ -99,7 +99,7 @@ def submit(job: str, pipeline: str, *arguments: str, **others: Any) -> SubmitJob
 
 
 def _made_by(context: Context) -> dict[str, str]:
-    return {"as_of": (day_of(context) + ONE_DAY).isoformat(), "run_id": context["run_id"]}
+    return {"as_of": (days_of(context)[1] + ONE_DAY).isoformat(), "run_id": context["run_id"]}
 
 
 def _end_with_parent() -> Callable[[], None] | None:

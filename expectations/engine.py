@@ -12,6 +12,9 @@ from pyspark.sql import DataFrame
 
 from expectations.suites import Check
 
+# With 0 examples it takes the Spark jobs of BOOLEAN_ONLY (reading no value is no job), and gives the counts as well.
+BRIEF = {"result_format": "BASIC", "partial_unexpected_count": 0}
+
 
 def quiet_context(sites: dict[str, Any] | None = None) -> Any:
     """Return a context of Great Expectations that lives in memory and keeps silent; `sites` are its data docs."""
@@ -30,11 +33,8 @@ def gx_suite(name: str, checks: tuple[Check, ...]) -> Any:
 
 
 def validate(frame: DataFrame, checks: tuple[Check, ...], examples: int) -> Any:
-    """Validate the frame, and return the suite result of Great Expectations with `examples` values for each failure.
-
-    With 0 examples it takes the Spark jobs of BOOLEAN_ONLY (reading no value is no job), and gives the counts as well.
-    """
+    """Validate the frame, and return the suite result of Great Expectations with `examples` values for each failure."""
     source = quiet_context().data_sources.add_spark("spark", persist=False)
     batch = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
-    form = {"result_format": "SUMMARY" if examples else "BASIC", "partial_unexpected_count": examples}
+    form = {"result_format": "SUMMARY", "partial_unexpected_count": examples} if examples else dict(BRIEF)
     return batch.get_batch({"dataframe": frame}).validate(gx_suite("checks", checks), result_format=form)

@@ -4,11 +4,13 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pyspark.sql import DataFrame
 
+from expectations.each import Groups, validate_each
 from expectations.engine import validate
 from expectations.errors import CheckBroken, ColumnUnknown, ExpectationsFailed
 from expectations.findings import EXAMPLES, Finding, Measured, exceptions, findings, with_examples
@@ -60,12 +62,31 @@ class Gate:
         suite = self.suite(name)
         _require_columns(frame, suite)
         result = validate(frame, suite.checks, examples=0)
-        _require_evaluated(suite, result)
+        _require_evaluated(suite, result.results)
         found = findings(suite.checks, result.results)
         if not all(finding.success for finding in found):
             found = _with_details(frame, found)
             self._judge(suite, found, result, context)
         return [finding.measured(suite) for finding in found]
+
+    def check_each(self, frame: DataFrame, name: str, groups: Groups) -> dict[date, list[Measured]]:
+        """Let the rows of each date pass as `check` would if they were alone, or raise for the first that do not.
+
+        All rows are of these dates. The frame is read a few times for all of them, and as often again for each that
+        does not hold all there is to hold. Raises what `check` raises.
+        """
+        if len(groups.contexts) == 1:
+            return {as_of: self.check(frame, name, context) for as_of, context in groups.contexts.items()}
+        suite, judged = self.suite(name), {}
+        _require_columns(frame, suite)
+        for as_of, results in validate_each(frame, suite.checks, groups):
+            _require_evaluated(suite, results)
+            found = findings(suite.checks, results)
+            if all(finding.success for finding in found):
+                judged[as_of] = [finding.measured(suite) for finding in found]
+            else:  # with all details
+                judged[as_of] = self.check(groups.of(frame, as_of), name, groups.contexts[as_of])
+        return judged
 
     def _judge(self, suite: Suite, found: list[Finding], result: Any, context: Mapping[str, str]) -> None:
         for finding in found:
@@ -114,8 +135,8 @@ def _require_columns(frame: DataFrame, suite: Suite) -> None:
                 )
 
 
-def _require_evaluated(suite: Suite, result: Any) -> None:
-    for found in result.results:
+def _require_evaluated(suite: Suite, results: Any) -> None:
+    for found in results:
         for message in exceptions(found.exception_info):
             config = found.expectation_config
             raise CheckBroken(

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
+from jobs.backfill.commands import backfill
 from jobs.errors import ScorelineError, SpecError
 from jobs.log import configure_logging
 from jobs.publication.operations import OPERATIONS
 from jobs.spec import Pipeline, load_pipelines, missing_files, settings
-from jobs.start import PIPELINE, RUN_ID, declared_pipeline, started_run
+from jobs.start import DAY, DIGEST, MODEL, PIPELINE, RESTATE, RUN_ID, declared_pipeline, require_version, started_run
 from jobs.stream.commands import stream
 
-DAY = click.DateTime(["%Y-%m-%d"])
 ONE_DAY = click.option("--day", type=DAY, required=True, help="The data interval [day, day + 1); its as_of is day + 1.")
 
 
@@ -49,37 +49,44 @@ def ingest(pipeline: str, run_id: str, day: datetime | None, first: datetime | N
 @PIPELINE
 @RUN_ID
 @ONE_DAY
-@click.option("--model-version", help="Version to score with, given with its digest; default: what the alias names.")
-@click.option("--model-digest", help="SHA-256 that the version's artefact must have.")
-def score(pipeline: str, run_id: str, day: datetime, model_version: str | None, model_digest: str | None) -> None:
+@MODEL
+@DIGEST
+@RESTATE
+def score(pipeline: str, run_id: str, day: datetime, model: str, model_digest: str, restate: bool) -> None:  # noqa: FBT001, PLR0913, PLR0917  reason: click passes flags so, and an argument for each option
     """Score the population at the end of a day."""
-    if bool(model_version) != bool(model_digest):
-        raise click.UsageError("give --model-version and --model-digest together, or neither of them")
+    require_version(model, model_digest)
     with started_run(pipeline, day.date(), run_id, "jobs.score", "expectations.gate") as run:
-        from jobs.registry import resolve
+        from jobs.choice import chosen
         from jobs.score import score as score_day
 
-        if not (model_version and model_digest):
-            alias = resolve(run.settings.mlflow_uri, run.pipeline.model.name, run.pipeline.model.alias)
-            model_version, model_digest = alias.version, alias.digest
-        score_day(run, model_version, model_digest)
+        found = chosen(run.settings, run.pipeline, model, run.as_of.date())
+        score_day(run, found.version, model_digest or found.digest, "newest" if restate else "recorded")
 
 
 @cli.command()
 @PIPELINE
 @RUN_ID
 @ONE_DAY
-@click.option("--force", metavar="REASON", default="", help="Publish against rails and order; on record; empty: don't.")
-def publish(pipeline: str, run_id: str, day: datetime, force: str) -> None:
+@click.option(
+    "--publish",
+    "how",
+    type=click.Choice(["newest", "no", "force"]),
+    default="newest",
+    show_default=True,
+    help="newest: unless a newer date is live; no: fill history only; force: against rails and order.",
+)
+@click.option("--reason", default="", help="Why, on record; force needs one.")
+def publish(pipeline: str, run_id: str, day: datetime, how: str, reason: str) -> None:
     """Publish the scores of a day to Redis."""
+    why = " ".join(reason.split())
+    if how == "force" and not why:
+        raise click.UsageError("--publish force goes on record: say why with --reason")
     with started_run(pipeline, day.date(), run_id, "jobs.publication.publish") as run:
-        from jobs.publication.publish import DUE, Warrant
         from jobs.publication.publish import publish as publish_day
+        from jobs.publication.publish import warrant
         from serving.settings import settings as serving_settings
 
-        reason = " ".join(force.split())
-        warrant = Warrant("forced", reason) if reason else DUE
-        click.echo(publish_day(run, serving_settings().redis_url, warrant))
+        click.echo(publish_day(run, serving_settings().redis_url, warrant(how, why)))
 
 
 @cli.command("replay-events")
@@ -128,13 +135,20 @@ def model() -> None:
 @model.command("resolve")
 @PIPELINE
 @RUN_ID
+@MODEL
 @click.option("--recorded-as", help="Name under which the run's model is recorded; default: the run id.")
-def resolve_model(pipeline: str, run_id: str, recorded_as: str | None) -> None:
-    """Resolve the alias to a version, once a run, and print it as JSON."""
-    from jobs.registry import resolve_for_run
+@click.option("--day", type=DAY, help="The run's day; without it, it is for many, each with its own recorded model.")
+def resolve_model(pipeline: str, run_id: str, model: str, recorded_as: str | None, day: datetime | None) -> None:
+    """Resolve the model of a run to a version, once a run, and print it as JSON."""
+    from jobs.choice import RECORDED, chosen_for_run
+    from jobs.run import as_of_day
 
     declared, found = declared_pipeline(pipeline)
-    version = resolve_for_run(found.mlflow_uri, declared, recorded_as or run_id)
+    if model == RECORDED and day is None:
+        click.echo(json.dumps({"name": declared.model.name, "version": RECORDED, "digest": ""}))
+        return
+    as_of = as_of_day((day or datetime.now(UTC)).date()).date()
+    version = chosen_for_run(found, declared, model, (recorded_as or run_id, as_of))
     click.echo(json.dumps({"name": version.name, "version": version.version, "digest": version.digest}))
 
 
@@ -236,7 +250,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in (*OPERATIONS, stream):
+for operation in (*OPERATIONS, backfill, stream):
     cli.add_command(operation)
 
 

@@ -1,6 +1,7 @@
 """What jobs refuse, and why.
 
 ScorelineError                 a job failed; running it again may help (exit code 1)
+├── BackfillIncomplete         dates of a range were at fault, the others are scored (exit code 3 if for good)
 ├── Fenced                     another attempt of the same task committed first
 ├── GenerationDiffers          what Redis holds is not what the table holds
 ├── Overtaken                  another generation went live meanwhile
@@ -32,6 +33,14 @@ class ScorelineError(Exception):
     """A job failed. Its message says what was wrong, where, and what to do."""
 
     exit_code = 1
+
+
+class BackfillIncomplete(ScorelineError):
+    """Dates of a range were at fault and were not scored; the others were."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Fenced(ScorelineError):

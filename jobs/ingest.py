@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 from expectations.rows import RowRules
 from jobs.errors import Fenced, FileFault, FrameFault
+from jobs.fencing import Fence
 from jobs.filesystem import FileSystem
-from jobs.lake import Fence
 from jobs.landing import LandingFile, delivered
 from jobs.quality import Measure, count
 from jobs.run import Run, Staging

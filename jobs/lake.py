@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from jobs.errors import DataFault, Fenced
+from jobs.fencing import Fence, commit, overtaken
 from jobs.filesystem import FileSystem
 from jobs.tables import APPENDS, VERSION, Table, pairs
 
@@ -28,18 +29,6 @@ CONFLICTS = (
     delta_exceptions.MetadataChangedException,
     delta_exceptions.ProtocolChangedException,
 )
-
-
-@dataclass(frozen=True)
-class Fence:
-    """The right to write once to a table.
-
-    An application id, a version above the last one that it committed, and the table's version at that time.
-    """
-
-    app_id: str
-    version: int
-    since: int
 
 
 @dataclass(frozen=True)
@@ -110,24 +99,28 @@ class Lake:
 
     def fence(self, name: str, app_id: str) -> Fence:
         """Return the right to be the next to write as `app_id`; of two that hold the same, one alone can commit."""
+        (found,) = self.fences(name, [app_id])
+        return found
+
+    def fences(self, name: str, app_ids: Iterable[str]) -> list[Fence]:
+        """Return such a right for each of `app_ids`, all as of one version of the table."""
         snapshot = self._snapshot(name)
-        found = snapshot.transactions().get(app_id)
-        version = 0 if found.isEmpty() else int(found.get()) + 1
-        return Fence(app_id, version, int(snapshot.version()))
+        last, since = snapshot.transactions().get, int(snapshot.version())
+        return [Fence(app_id, 0 if (n := last(app_id)).isEmpty() else int(n.get()) + 1, since) for app_id in app_ids]
 
     def append_once(self, frame: DataFrame, name: str, app_id: str) -> None:
         """Append `frame` unless `app_id` has written before: doing it again is right and changes nothing."""
-        writer = frame.write.format("delta").mode("append")
-        with _conflicts_of(name):
-            writer.option("txnAppId", app_id).option("txnVersion", 0).save(self.path(name))
+        fence = self.fence(name, app_id)
+        if fence.version == 0:
+            self.append(frame, name, fence)
 
-    def append(self, frame: DataFrame, name: str, fence: Fence) -> None:
-        """Append `frame` as the holder of `fence`.
+    def append(self, frame: DataFrame, name: str, *fences: Fence) -> None:
+        """Append `frame` as the holder of all `fences`.
 
         Raises:
-            Fenced: somebody else used this fence first; nothing was written.
+            Fenced: somebody else used one of them first; nothing was written.
         """
-        self._commit(frame.write.format("delta").mode("append"), name, fence)
+        self._commit(frame, name, {}, fences)
 
     def deliver(self, frame: DataFrame, table: Table, fence: Fence) -> None:
         """Append `frame` to a table of deliveries as the holder of `fence`, which is one of `APPENDS`.
@@ -139,14 +132,13 @@ class Lake:
             frame.withColumn(VERSION, F.lit(fence.version).cast("bigint")).select(*table.names), table.name, fence
         )
 
-    def replace(self, frame: DataFrame, name: str, where: str, fence: Fence) -> None:
-        """Replace the rows that match `where`, and no other, as the holder of `fence`.
+    def replace(self, frame: DataFrame, name: str, where: str, *fences: Fence) -> None:
+        """Replace the rows that match `where`, and no other, as the holder of all `fences`.
 
         Raises:
-            Fenced: somebody else used this fence first; nothing was written.
+            Fenced: somebody else used one of them first; nothing was written.
         """
-        writer = frame.write.format("delta").mode("overwrite").option("replaceWhere", where)
-        self._commit(writer, name, fence)
+        self._commit(frame, name, {"replaceWhere": where}, fences)
 
     def file_count(self, name: str) -> int:
         """Return how many files hold the rows of a table, as it stands now."""
@@ -169,17 +161,13 @@ class Lake:
         with _conflicts_of(table.name):
             self.spark.sql(statement)
 
-    def _commit(self, writer: Any, name: str, fence: Fence) -> None:
+    def _commit(self, frame: DataFrame, name: str, options: dict[str, str], fences: Sequence[Fence]) -> None:
+        """Write `frame` and use up all `fences`, in one commit; Delta's own writer takes one application id alone."""
         mine = uuid.uuid4().hex
-        fenced = writer.option("txnAppId", fence.app_id).option("txnVersion", fence.version)
         with _conflicts_of(name):
-            fenced.option("userMetadata", mine).save(self.path(name))
-        # Delta drops a version that is not higher than the last without a word: only the log tells.
-        if not self._is_in_log(name, fence.since, mine):
-            raise Fenced(
-                f"{name}: another attempt of {fence.app_id} committed first; nothing was written by this one. "
-                "Let the other one end, then run the task again"
-            )
+            commit(frame, self._log(name), {**options, "userMetadata": mine}, fences)
+        if not self._is_in_log(name, min(fence.since for fence in fences), mine):
+            raise overtaken(name, fences[0])
 
     def _is_in_log(self, name: str, since: int, mark: str) -> bool:
         """Tell whether one of the commits after `since` carries `mark`, from the newest back to the first that is gone.
@@ -197,10 +185,16 @@ class Lake:
         return False
 
     def _snapshot(self, name: str) -> Any:
-        jvm: Any = self.spark._jvm  # noqa: SLF001  reason: there is no public way to a table's transactions
-        log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.spark._jsparkSession, self.path(name))  # noqa: SLF001  reason: as above
-        nothing = jvm.scala.Option.empty()
-        return log.update(False, nothing, nothing)  # noqa: FBT003  reason: Scala's signature; a stale one will not do
+        nothing = self._jvm.scala.Option.empty()
+        return self._log(name).update(False, nothing, nothing)  # noqa: FBT003  reason: Scala's; a stale one will not do
+
+    def _log(self, name: str) -> Any:
+        session = self.spark._jsparkSession  # noqa: SLF001  reason: there is no public way to a table's transactions
+        return self._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(session, self.path(name))
+
+    @property
+    def _jvm(self) -> Any:
+        return self.spark._jvm  # noqa: SLF001  reason: as above
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What was measured and judged, on record in the quality table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -44,11 +44,13 @@ class Record:
     as_of: datetime
     step: str
     run_id: str
+    measures: Sequence[Measure]
 
-    def write(self, lake: Lake, pipeline: str, measures: Iterable[Measure], now: datetime) -> None:
-        """Append the measures to the pipeline's quality table."""
-        table = quality_table(pipeline)
-        lake.create(table)
-        rows = [(self.as_of, self.step, *astuple(measure), self.run_id, now) for measure in measures]
-        frame = lake.spark.createDataFrame(rows, lake.read(table.name).schema)
-        frame.coalesce(1).write.format("delta").mode("append").save(lake.path(table.name))
+
+def write(lake: Lake, pipeline: str, records: Iterable[Record], now: datetime) -> None:
+    """Append the measures of all records to the pipeline's quality table, at once."""
+    table = quality_table(pipeline)
+    lake.create(table)
+    rows = [(one.as_of, one.step, *astuple(measure), one.run_id, now) for one in records for measure in one.measures]
+    frame = lake.spark.createDataFrame(rows, lake.read(table.name).schema)
+    frame.coalesce(1).write.format("delta").mode("append").save(lake.path(table.name))

@@ -1,7 +1,7 @@
 """The model registry: what a run resolves once, fetches by digest, and what training registers. MLflow behind it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -84,8 +84,22 @@ def resolve(uri: str, name: str, alias: str) -> ModelVersion:
     return _model_version(_by_alias(uri, name, alias))
 
 
-def resolve_for_run(uri: str, pipeline: Pipeline, run_id: str) -> ModelVersion:
+def numbered(uri: str, name: str, version: str) -> ModelVersion:
+    """Return a version by its number.
+
+    Raises:
+        ModelMissing: there is no such version.
+        ArtefactRefused: no digest was recorded for it.
+    """
+    return _model_version(_version(uri, name, version))
+
+
+def resolve_for_run(
+    uri: str, pipeline: Pipeline, run_id: str, choose: Callable[[], ModelVersion] | None = None
+) -> ModelVersion:
     """Return the version that the run `run_id` works with: resolved when first asked, the recorded one ever after.
+
+    It is what `choose` says; without that, what the alias names.
 
     The record is an MLflow run in the experiment `<pipeline>/runs`, made in one write with its tags. Should two
     tasks of one run make one at the same time, the earlier counts.
@@ -96,7 +110,7 @@ def resolve_for_run(uri: str, pipeline: Pipeline, run_id: str) -> ModelVersion:
     experiment = _experiment(uri, f"{pipeline.name}/runs")
     recorded = _recorded(uri, experiment, run_id)
     if recorded is None:
-        found = resolve(uri, pipeline.model.name, pipeline.model.alias)
+        found = choose() if choose else resolve(uri, pipeline.model.name, pipeline.model.alias)
         record = dict(zip(MODEL_TAGS, (found.name, found.version, found.digest), strict=True))
         with _talking(uri):
             run = _client(uri).create_run(experiment, run_name=run_id, tags={RUN_ID: run_id, **record})
@@ -164,7 +178,7 @@ def promote(uri: str, pipeline: Pipeline, version: str, newest_as_of: datetime) 
         ModelRefused: it knows labels after `newest_as_of`, so that no run could score with it yet.
     """
     model = pipeline.model
-    found = fetch(uri, model.name, version, _model_version(_version(uri, model.name, version)).digest)
+    found = fetch(uri, model.name, version, numbered(uri, model.name, version).digest)
     if found.training_as_of > newest_as_of:
         raise ModelRefused(
             f"model {model.name} version {version} knows labels up to {found.training_as_of:%Y-%m-%d}, after "

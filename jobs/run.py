@@ -1,6 +1,6 @@
 """One run of a pipeline: whose it is, which interval it is for, and what it works on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 
 from jobs.errors import Fenced
 from jobs.lake import Lake
-from jobs.quality import Measure, Record
+from jobs.quality import Measure, Record, write
 from jobs.spec import Pipeline, Settings
 from serving.clock import Clock
 
@@ -25,6 +25,17 @@ CHAMPION = "champion"
 def as_of_day(day: date) -> datetime:
     """Return the as_of of the data interval [day, day + 1): its end, in UTC."""
     return datetime.combine(day + timedelta(days=1), time(), UTC)
+
+
+def partitions(as_ofs: Iterable[date]) -> str:
+    """Return the condition that selects the rows of these dates of a table by as_of_date and arm."""
+    return f"{of_dates(as_ofs)} AND arm = '{CHAMPION}'"
+
+
+def of_dates(as_ofs: Iterable[date]) -> str:
+    """Return the condition that selects the rows of these dates of a table by as_of_date."""
+    days = ", ".join(f"DATE'{as_of}'" for as_of in as_ofs)
+    return f"as_of_date IN ({days})"
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Run:
     @property
     def partition(self) -> str:
         """The condition that selects this run's rows of a table by as_of_date and arm."""
-        return f"as_of_date = DATE'{self.as_of.date()}' AND arm = '{CHAMPION}'"
+        return partitions([self.as_of.date()])
 
     @property
     def gate(self) -> "Gate":
@@ -57,11 +68,38 @@ class Run:
 
     def record(self, step: str, measures: list[Measure]) -> None:
         """Put measures on record in the quality table."""
-        Record(self.as_of, step, self.run_id).write(self.lake, self.pipeline.name, measures, self.clock.now())
+        write(self.lake, self.pipeline.name, [Record(self.as_of, step, self.run_id, measures)], self.clock.now())
 
     def staging(self, step: str) -> "Staging":
         """Return where a step keeps what it has not shown yet."""
         return Staging(self.lake, f"staging/{self.pipeline.name}/{step}/{self.day}")
+
+
+@dataclass(frozen=True)
+class Dates:
+    """Runs of one pipeline, each for a date of its own, that work in one pass; `staging` is for all of them."""
+
+    runs: Sequence[Run]
+    staging: "Staging"
+
+    @property
+    def any(self) -> Run:
+        """One of the runs: pipeline, lake, settings and clock are those of all."""
+        return self.runs[0]
+
+    @property
+    def as_ofs(self) -> list[date]:
+        """The dates, which are the partitions."""
+        return [run.as_of.date() for run in self.runs]
+
+    def __str__(self) -> str:
+        first, last = min(self.as_ofs), max(self.as_ofs)
+        return str(first) if first == last else f"{first} to {last}"
+
+    def record(self, step: str, measures: Mapping[date, Sequence[Measure]]) -> None:
+        """Put measures on record in the quality table, by the date that they are about."""
+        records = [Record(run.as_of, step, run.run_id, measures[run.as_of.date()]) for run in self.runs]
+        write(self.any.lake, self.any.pipeline.name, records, self.any.clock.now())
 
 
 @dataclass(frozen=True)

@@ -1,64 +1,94 @@
-"""Score: features, their suite, the pinned model, the suite of the scores, and only then the scores partition."""
+"""Score: features, their suite, the pinned model, the suite of the scores, and only then the scores' partitions.
+
+One date or many take the same way: a run of a day is the case of one.
+"""
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from typing import Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import DataFault, FrameFault
+from expectations.each import Groups
+from jobs.errors import DataFault, Fenced, FrameFault
 from jobs.features import counted_once, features, population, with_validity
-from jobs.lake import Fence
 from jobs.quality import Measure, count
+from jobs.recorded import Recorded, recorded
 from jobs.registry import VerifiedArtefact, fetch
-from jobs.run import CHAMPION, Run, Staging
+from jobs.replacement import Fences, Result, replace_partitions
+from jobs.run import CHAMPION, Dates, Run, Staging
 from jobs.scoring import require_features, score_frame
 from jobs.sqlfile import naming, pipeline_sql
-from jobs.tables import Table, features_table, scores_table, superseded
+from jobs.tables import scores_table
 from serving.head import Limits
+
+Reading = Literal["recorded", "newest"]
 
 LOG = logging.getLogger(__name__)
 LOOKED_UP = Limits().key_bytes
 
 
 @dataclass(frozen=True)
-class Pinned:
-    """What a run reads, fixed at its start: the model's artefact, and the versions of the tables by their names."""
+class Wish:
+    """What to score with: an artefact, and the tables as `reading` says.
+
+    "recorded": as the date was scored from before, the newest where it was not; "newest": which lets late data in.
+    """
 
     artefact: VerifiedArtefact
-    versions: dict[str, int]
-    scored_before: bool
+    reading: Reading = "recorded"
 
 
 @dataclass(frozen=True)
-class Result:
-    """What an attempt has staged: the features and the scores, and how many rows each of them has."""
+class Pinned:
+    """What dates are scored from: the model's artefact, the versions of the tables by their names, what was before."""
 
-    features: DataFrame
-    scores: DataFrame
-    rows: int
+    artefact: VerifiedArtefact
+    versions: dict[str, int]
+    before: dict[date, Recorded]
 
 
-def score(run: Run, version: str, digest: str) -> None:
+def score(run: Run, version: str, digest: str, reading: Reading = "recorded") -> None:
     """Score the population at the run's as_of and replace its partition of the scores table.
 
-    `version` and `digest` pin the artefact of the pipeline's registered model.
+    `version` and `digest` pin the artefact of the pipeline's registered model. Raises what `score_dates` raises.
+    """
+    artefact = fetch(run.settings.mlflow_uri, run.pipeline.model.name, version, digest)
+    score_dates(Dates([run], run.staging("score")), Wish(artefact, reading))
+
+
+def score_dates(dates: Dates, wish: Wish) -> None:
+    """Score the population at each of the dates, and replace their partitions: all of them, or none.
 
     Raises:
         DataFault: the model is refused, or a frame breaks what no suite can waive.
-        ExpectationsFailed: features or scores fail their suite. Nothing that was there is touched then.
-        Fenced: another attempt of this run's date committed first.
+        ExpectationsFailed: features or scores of a date fail their suite. Nothing that was there is touched then.
+        Fenced: another attempt of one of the dates committed first, or scored it from other versions.
     """
-    artefact = fetch(run.settings.mlflow_uri, run.pipeline.model.name, version, digest)
-    _refuse_untimely(run, artefact)
+    run = dates.any
+    _refuse_untimely(dates, wish.artefact)
     run.lake.create(scores_table(run.pipeline.name))
-    fences = _fences(run)  # before anything is read: who was overtaken since then shows nothing
-    pinned = _pinned(run, artefact)
-    with run.staging("score").attempt() as staging:
-        result = _staged(run, pinned, staging)
-        run.record("score", [count("rows scored", result.rows), *_judged(run, result)])
-        _commit(run, pinned, result, fences)
+    fences = Fences.of(dates)  # before anything is read: who was overtaken since then shows nothing
+    pinned = _pinned(dates, wish)
+    with dates.staging.attempt() as staging:
+        result = _staged(dates, pinned, staging)
+        dates.record("score", _judged(dates, result))
+        replace_partitions(dates, result, fences, set(pinned.before))
+
+
+def newest_versions(run: Run) -> dict[str, int]:
+    """Return the newest versions of the tables that a run reads, by their names.
+
+    Raises:
+        DataFault: a source was never ingested.
+    """
+    tables = run.pipeline.tables
+    missing = [table for table in tables if not run.lake.has(table)]
+    if missing:
+        raise DataFault(f"there is no {missing[0]} yet; run `scoreline ingest {run.pipeline.name}` first")
+    return {table: run.lake.appended(table) for table in tables}
 
 
 def score_columns(scored: DataFrame, run: Run, pinned: Pinned) -> DataFrame:
@@ -88,42 +118,44 @@ def _dimension(name: str) -> str:
     return f"dimensions/{name}"
 
 
-def _fences(run: Run) -> tuple[Fence, Fence]:
-    """Return the right to replace the date's features, and that to replace its scores."""
-    name, application = run.pipeline.name, f"{run.pipeline.name}/{run.as_of.date()}/{CHAMPION}"
-    return run.lake.fence(f"features/{name}", application), run.lake.fence(f"scores/{name}", application)
-
-
-def _refuse_untimely(run: Run, artefact: VerifiedArtefact) -> None:
-    if artefact.training_as_of > run.as_of:
+def _refuse_untimely(dates: Dates, artefact: VerifiedArtefact) -> None:
+    first, known = min(run.as_of for run in dates.runs), artefact.training_as_of
+    if known > first:
+        name = dates.any.pipeline.name
         raise DataFault(
             f"model {artefact.version.name} version {artefact.version.version} knows labels up to "
-            f"{artefact.training_as_of:%Y-%m-%d}, after the as_of {run.as_of:%Y-%m-%d} to score; "
-            f"train one with `scoreline train {run.pipeline.name} --as-of {run.as_of:%Y-%m-%d}` or score a later day"
+            f"{known:%Y-%m-%d}, after the as_of {first:%Y-%m-%d} to score; "
+            f"train one with `scoreline train {name} --as-of {first:%Y-%m-%d}` or score a later day"
         )
 
 
-def _pinned(run: Run, artefact: VerifiedArtefact) -> Pinned:
-    """Pin the versions that this date was scored from before, else the newest.
+def _pinned(dates: Dates, wish: Wish) -> Pinned:
+    """Pin the versions of the tables.
 
     Raises:
         DataFault: a source was never ingested.
+        Fenced: the dates were scored from different versions, and so not by who chose to score them in one pass.
     """
-    done = run.lake.read(f"scores/{run.pipeline.name}").where(run.partition).first()
-    tables = run.pipeline.tables
-    missing = [table for table in tables if not run.lake.has(table)]
-    if missing:
-        raise DataFault(f"there is no {missing[0]} yet; run `scoreline ingest {run.pipeline.name}` first")
-    versions = {table: run.lake.appended(table) for table in tables}
-    if done is not None:
-        before = {_dimension(name): number for name, number in (done.dimension_versions or {}).items()}
-        versions |= {_events(run): done.events_version, **before}
-        LOG.info("scored before, from %s: the same is read again", versions)
-    return Pinned(artefact, versions, done is not None)
+    run, newest = dates.any, newest_versions(dates.any)
+    before = recorded(run.settings, run.pipeline, dates.as_ofs)
+    if wish.reading == "newest":
+        return Pinned(wish.artefact, newest, before)
+    each = [pins(newest, before.get(as_of)) for as_of in dates.as_ofs]
+    if any(versions != each[0] for versions in each):
+        raise Fenced(f"scores/{run.pipeline.name}: a date of {dates} was scored meanwhile; run the task again")
+    if before:
+        LOG.info("scored before, from %s: the same is read again", each[0])
+    return Pinned(wish.artefact, each[0], before)
 
 
-def _staged(run: Run, pinned: Pinned, staging: Staging) -> Result:
-    lake, model = run.lake, pinned.artefact
+def pins(newest: dict[str, int], before: Recorded | None) -> dict[str, int]:
+    """Return the version of each table to read for a date that was scored before, or was not."""
+    return newest if before is None else {table: before.versions.get(table, newest[table]) for table in newest}
+
+
+def _staged(dates: Dates, pinned: Pinned, staging: Staging) -> Result:
+    run, model = dates.any, pinned.artefact
+    lake = run.lake
     read = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
     events = counted_once(read[_events(run)], run.pipeline.entity_key)
     dimensions = {
@@ -131,54 +163,34 @@ def _staged(run: Run, pinned: Pinned, staging: Staging) -> Result:
     }
     sql = {kind: pipeline_sql(run.settings, run.pipeline, kind) for kind in ("population", "features")}
     with naming(sql["population"].path):
-        spine = staging.write(population(events, [run.as_of], sql["population"].text), "spine")
+        spine = staging.write(population(events, [run.as_of for run in dates.runs], sql["population"].text), "spine")
     with naming(sql["features"].path):
         planned = features(events, spine, dimensions, sql["features"].text)
         require_features(planned, model.version.features)
         seen = staging.write(planned, "features")
-    rows = _matched(spine, seen)
+    rows = dict.fromkeys(dates.as_ofs, 0) | _matched(spine, seen)
     scored = score_columns(score_frame(seen, model.blob, model.version.features), run, pinned)
     return Result(seen, staging.write(scored, "scores"), rows)
 
 
-def _judged(run: Run, result: Result) -> list[Measure]:
-    context = {"pipeline": run.pipeline.name, "day": run.day.isoformat()}
-    judged = run.gate.check(result.features, run.pipeline.features.suite, context)
+def _judged(dates: Dates, result: Result) -> dict[date, list[Measure]]:
+    """Return the measures of each date by itself, as those of a run of that date alone."""
+    run = dates.any
+    contexts = {each.as_of.date(): {"pipeline": run.pipeline.name, "day": each.day.isoformat()} for each in dates.runs}
+    seen = run.gate.check_each(result.features, run.pipeline.features.suite, Groups("as_of", contexts))
     _refuse_other_scores(result)
-    judged += run.gate.check(result.scores, run.pipeline.scores.suite, context)
-    return [Measure.of(one) for one in judged]
+    scored = run.gate.check_each(result.scores, run.pipeline.scores.suite, Groups("as_of", contexts))
+    return {
+        as_of: [count("rows scored", result.rows[as_of]), *map(Measure.of, (*seen[as_of], *scored[as_of]))]
+        for as_of in dates.as_ofs
+    }
 
 
-def _commit(run: Run, pinned: Pinned, result: Result, fences: tuple[Fence, Fence]) -> None:
-    """Replace the date's features, then its scores; the scores are what makes the run's result visible."""
-    name, date = run.pipeline.name, run.as_of.date()
-    table = features_table(name, result.features.schema)
-    run.lake.create(table)
-    if pinned.scored_before:
-        _supersede(run, table, result, fences[1])
-    dated = result.features.withColumn("as_of_date", F.to_date("as_of"))
-    run.lake.replace(dated, table.name, f"as_of_date = DATE'{date}'", fences[0])
-    run.lake.replace(result.scores, f"scores/{name}", run.partition, fences[1])
-    LOG.info("scores/%s: %d rows for %s", name, result.rows, date)
+def _matched(spine: DataFrame, seen: DataFrame) -> dict[date, int]:
+    """Return how many rows both have, by date, if each has the other's (key, as_of), each once, with a key to look up.
 
-
-def _supersede(run: Run, features: Table, result: Result, fence: Fence) -> None:
-    """Keep what is about to be replaced by other scores, or by more of them: history is rows."""
-    name, lake = run.pipeline.name, run.lake
-    before = lake.read(f"scores/{name}").where(run.partition)
-    compared = ["key", "score", "model_version", "model_digest", "events_version"]
-    gone = before.select(compared).exceptAll(result.scores.select(compared))
-    if before.count() == result.rows and gone.isEmpty():
-        return
-    seen = lake.read(features.name).where(f"as_of_date = DATE'{run.as_of.date()}'")
-    for table, rows in ((superseded(scores_table(name)), before), (superseded(features), seen)):
-        lake.create(table)
-        replaced = rows.withColumn("superseded_at", F.lit(run.clock.now())).select(*table.names)
-        lake.append_once(replaced, table.name, f"{fence.app_id}/{fence.version - 1}")
-
-
-def _matched(spine: DataFrame, seen: DataFrame) -> int:
-    """Return how many rows both have, if each has the other's (key, as_of), each once, with a key for lookups."""
+    A date that nobody is in has no entry.
+    """
     times = [
         frame.groupBy("key", "as_of").agg(F.count("*").alias("times")).alias(name)
         for name, frame in (("spine", spine), ("features", seen))
@@ -188,10 +200,12 @@ def _matched(spine: DataFrame, seen: DataFrame) -> int:
     fine = F.expr(f"coalesce({fits}, false) AND spine.times <=> 1L AND features.times <=> 1L")
     places = (F.coalesce(f"spine.{name}", f"features.{name}") for name in ("key", "as_of"))
     wrong = F.struct(*places, F.expr("ifnull(spine.times, 0)"), F.expr("ifnull(features.times, 0)"))
-    found = joined.agg(F.count("*"), F.min(F.when(~fine, wrong))).collect()[0]
-    if found[1] is not None:
-        raise FrameFault(_mismatch(*found[1]))
-    return int(found[0])
+    date_of = F.to_date(F.coalesce("spine.as_of", "features.as_of"))
+    found = joined.groupBy(date_of).agg(F.count("*"), F.min(F.when(~fine, wrong))).collect()
+    for _, _, mismatch in found:
+        if mismatch is not None:
+            raise FrameFault(_mismatch(*mismatch))
+    return {as_of: int(rows) for as_of, rows, _ in found}
 
 
 def _mismatch(key: str | None, as_of: datetime, wanted: int, given: int) -> str:
@@ -210,7 +224,8 @@ def _refuse_other_scores(result: Result) -> None:
     found = result.scores.agg(
         F.count("*"), F.min(F.when(F.expr("NOT coalesce(abs(score) < float('Infinity'), false)"), F.col("key")))
     ).collect()[0]
-    if found[0] != result.rows:
-        raise FrameFault(f"the model gave {found[0]} scores for {result.rows} rows; give one for each")
+    rows = sum(result.rows.values())
+    if found[0] != rows:
+        raise FrameFault(f"the model gave {found[0]} scores for {rows} rows; give one for each")
     if found[1] is not None:
         raise FrameFault(f"the model's score of key {found[1]} is not finite; train one that scores every row")

@@ -1,5 +1,6 @@
 """What commands begin with: the pipeline that they are for, and a run with its Spark session."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
 
 PIPELINE = click.argument("pipeline")
 RUN_ID = click.option("--run-id", default="manual", show_default=True, help="Who asks; it is written on every row.")
+DAY = click.DateTime(["%Y-%m-%d"])
+RESTATE = click.option(
+    "--restate/--no-restate",
+    help="Let late data in: read the newest version of the tables in place of the recorded one.",
+)
+DIGEST = click.option("--model-digest", default="", help="SHA-256 that the artefact of that version must have.")
+_WISH = re.compile(r"champion|recorded|[1-9][0-9]*")
+
+
+def _wish(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not _WISH.fullmatch(value):
+        raise click.BadParameter(f"'{value}' is neither champion, nor recorded, nor the number of a version")
+    return value
+
+
+MODEL = click.option(
+    "--model",
+    default="champion",
+    show_default=True,
+    callback=_wish,
+    help="champion: what the alias names now; recorded: what scored the date before; or the number of a version.",
+)
 
 
 @contextmanager
@@ -38,6 +61,12 @@ def started_run(pipeline: str, day: date, run_id: str, *modules: str) -> "Iterat
         yield Run(declared, day, run_id, Lake(spark, found.lake), found, clock)
     finally:
         spark.stop()
+
+
+def require_version(model: str, digest: str) -> None:
+    """Refuse a digest beside what names no version by its number."""
+    if digest and not model.isdecimal():
+        raise click.UsageError(f"--model-digest is that of one version: give --model NUMBER with it, not {model}")
 
 
 def declared_pipeline(pipeline: str) -> tuple[Pipeline, Settings]:

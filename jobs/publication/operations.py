@@ -103,7 +103,7 @@ def republish(pipeline: str, run_id: str) -> None:
         standing, url = Standing.seen(place.store, place.ledger, pipeline), place.store.url
     lost = standing.lost
     if lost is None and standing.live is None:
-        force = " --force REASON" if standing.fault else ""
+        force = " --publish force --reason WHY" if standing.fault else ""
         raise DataFault(f"{pipeline}: nothing ever went live; run `scoreline publish {pipeline} --day D{force}`")
     if lost is None:
         click.echo(f"{pipeline}: what went live last is live; nothing to do (`scoreline verify` compares its blocks)")

@@ -63,7 +63,7 @@ def partition_behind(lake: Lake, head: Head) -> Partition:
     if scores is None:
         raise NothingToPublish(
             f"scores/{name} has no more what generation {head.token} as of {as_of} was made of. To let go live what it "
-            f"has now: `scoreline publish {name} --day {as_of - timedelta(days=1)} --force REASON`"
+            f"has now: `scoreline publish {name} --day {as_of - timedelta(days=1)} --publish force --reason WHY`"
         )
     origin = Row(**dict(zip(ORIGIN, (*astuple(head.model), head.events_version), strict=True)))
     return Partition(scores, origin, blocks.expected(scores, Layout.fitting(1, 1)), nulls=0)

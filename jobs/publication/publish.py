@@ -45,9 +45,10 @@ class Warrant:
     """By what right scores go live: "due" in their order and within the rails; the others whatever these say.
 
     "republished" brings back `lost`, a head that went live before: the rows that its generation was made of.
+    "withheld" are those that are to go live by no means.
     """
 
-    kind: Literal["due", "forced", "republished"] = "due"
+    kind: Literal["due", "forced", "republished", "withheld"] = "due"
     reason: str = ""
     lost: Head | None = None
 
@@ -60,11 +61,18 @@ class Warrant:
 DUE = Warrant()
 
 
+def warrant(wish: str, reason: str) -> Warrant:
+    """Return by what right a run's scores go live, as its parameter `publish` (newest, no, force) says, and why."""
+    if wish == "newest":
+        return DUE
+    return Warrant("forced", reason) if wish == "force" else Warrant("withheld", reason or "its run was told so")
+
+
 def publish(run: Run, redis_url: str, warrant: Warrant = DUE) -> str:
     """Publish the run's scores and return the verdict.
 
-    "live"; "history only" where a newer as_of is live; "nothing to do" where what is to be brought back is no more what
-    Redis has lost.
+    "live"; "history only" where a newer as_of is live, or they are withheld; "nothing to do" where what is to be
+    brought back is no more what Redis has lost.
 
     Raises:
         NothingToPublish: the run's date has no scores, or not any more those of the generation to be brought back.
@@ -131,6 +139,8 @@ class _Publication:
         """Return the verdict where nothing is to go live, and put on record why; else None."""
         if self.warrant.lost is not None:
             return None if self.warrant.lost == standing.lost else NEEDLESS
+        if self.warrant.kind == "withheld":
+            return self._history(self.warrant.note)
         if not self.in_order:
             return None
         if standing.fault:
@@ -167,7 +177,7 @@ class _Publication:
         return (
             f"{name}: the scores as of {self.run.as_of.date()} break the rails and did not go live: {broken}. Mend the "
             f"data and score again, change publication.rails in {name}.yaml, or let them go live all the same: "
-            f"`scoreline publish {name} --day {day} --force REASON`"
+            f"`scoreline publish {name} --day {day} --publish force --reason WHY`"
         )
 
     def _built(self, entry: Entry, standing: Standing) -> Head:
@@ -236,7 +246,9 @@ class _Publication:
     def _history_only(self, newer: Head, *, is_live: bool) -> str:
         lost = f"went live last; Redis has lost it, and `scoreline republish {newer.pipeline}` brings it back"
         what = f"generation {newer.token} as of {instant(newer.as_of):%Y-%m-%d}"
-        note = f"{what} is newer and {'stays live' if is_live else lost}"
+        return self._history(f"{what} is newer and {'stays live' if is_live else lost}")
+
+    def _history(self, note: str) -> str:
         rows = self.partition.tally.rows
         self._refuse(HISTORY, Entry(as_of=self.run.as_of, run_id=self.run.run_id, rows=rows, note=note), [])
         return HISTORY

@@ -68,7 +68,7 @@ def _standing(pipeline: str, store: Store, ledger: Ledger) -> tuple[Standing, He
     if not ledger.is_there:
         raise RollbackRefused(
             f"{pipeline}: the lake has no {ledger.name}, which says what was live before: correct SCORELINE_LAKE, "
-            f"or publish the date that is wanted, `scoreline publish {pipeline} --day D --force REASON`"
+            f"or publish the date that is wanted, `scoreline publish {pipeline} --day D --publish force --reason WHY`"
         )
     return standing, standing.live
 
@@ -106,7 +106,8 @@ def _require_whole(store: Store, target: Head) -> None:
     if there < buckets:
         raise RollbackRefused(
             f"{target.pipeline}: generation {target.token} lacks {buckets - there} of its {buckets} blocks in Redis: "
-            f"go back to another one (`scoreline generations {target.pipeline}`), or publish its date with --force"
+            f"go back to another one (`scoreline generations {target.pipeline}`), "
+            "or publish its date with `--publish force`"
         )
 
 

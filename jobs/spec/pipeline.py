@@ -25,7 +25,7 @@ PREFIXES = ("typed_", "fault_")
 VIEWS = frozenset({"events", "spine", "as_ofs", "features"})
 CRON = re.compile(r"([0-5]?\d) ([01]?\d|2[0-3]) \* \* \*")
 ALIAS = re.compile(r"(?!v\d+$|latest$)[a-z][a-z0-9_]*")
-BESIDE = ("_stream", "_maintenance")  # what the ids of further DAGs of a pipeline end with
+BESIDE = ("_stream", "_maintenance", "_backfill")  # what the ids of further DAGs of a pipeline end with
 ROLES = ("event_time", "arrived_at", "event_id")
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from rich.console import Console
 
 from infra.setup.errors import SetupError
-from tests.benchmarks import closed_loop, feature_store, freshness, open_loop, publication, visibility
+from tests.benchmarks import backfill, closed_loop, feature_store, freshness, open_loop, publication, visibility
 from tests.benchmarks.machine import Neighbours, described
 from tests.benchmarks.result import Result, Skipped, save, table
 from tests.benchmarks.stage import QUICK, Failed, Scale, Stage
@@ -34,6 +34,7 @@ BENCHMARKS: dict[tuple[str, ...], Callable[[Stage], Iterator[Result]]] = {
     ("batch_lookup_keys_per_s",): closed_loop.batches,
     ("lookup_p99_ms_at_5000",): open_loop.at_5000,
     ("lookup_p99_during_publish",): open_loop.during_publication,
+    ("backfill_range_speedup", "backfill_range_speedup_warm"): backfill.ranges,
     ("freshness_p50_s", "freshness_p95_s", "freshness_p95_growth"): freshness.measured,
 }
 

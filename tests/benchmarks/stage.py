@@ -34,7 +34,8 @@ LONG = ROOT / "var/conf/long"  # Spark's configuration for jobs that run on and 
 class Scale:
     """How much is measured: keys, runs of each side, seconds of load a run, cold starts, Feast's keys, swaps.
 
-    Of the stream: how often the real purchases are there in the long history, seconds at each rate, and of warming up.
+    Of a backfill: how many dates. Of the stream: how often the real purchases are there in the long history, seconds at
+    each rate, and of warming up.
     """
 
     rows: int = 5_000_000
@@ -43,12 +44,15 @@ class Scale:
     cold: int = 3
     feast_rows: int = 1_000_000
     swaps: int = 10
+    dates: int = 90
     copies: int = 100
     arrivals: int = 300
     warming: int = 120
 
 
-QUICK = Scale(rows=200_000, rounds=2, seconds=2, cold=1, feast_rows=10_000, swaps=2, copies=2, arrivals=20, warming=10)
+QUICK = Scale(
+    rows=200_000, rounds=2, seconds=2, cold=1, feast_rows=10_000, swaps=2, dates=4, copies=2, arrivals=20, warming=10
+)
 
 
 class Failed(Exception):

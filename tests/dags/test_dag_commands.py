@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 # Airflow's own in-process API server talks to itself through it.
 pytestmark = pytest.mark.filterwarnings("ignore:Using .httpx. with .starlette.testclient.")
+SPAN = "purchase_propensity_backfill"
 MODEL = {"name": "purchase_propensity", "version": "7", "digest": "a1b2c3"}
 
 
@@ -55,12 +56,17 @@ def dag(bag: BundleDagBag) -> DAG:
 @pytest.fixture(scope="module")
 def run(dag: DAG) -> DagRun:
     created = run_by_hand(dag, DateTime(1998, 6, 3, tzinfo=UTC))
-    resolved = partial(XComModel.set, dag_id=dag.dag_id, task_id="resolve_model", run_id=created.run_id)
-    resolved("return_value", MODEL, serialize=False)
+    resolve(created)
     return created
 
 
-def run_by_hand(dag: DAG, day: DateTime, **conf: str) -> DagRun:
+def resolve(created: DagRun) -> None:
+    """Let a run have resolved its model."""
+    resolved = partial(XComModel.set, dag_id=created.dag_id, task_id="resolve_model", run_id=created.run_id)
+    resolved("return_value", MODEL, serialize=False)
+
+
+def run_by_hand(dag: DAG, day: DateTime, **conf: object) -> DagRun:
     """Return a run for a day, as Airflow's command line makes it: with yesterday's real data interval."""
     scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
     return scheduled.create_dagrun(
@@ -129,13 +135,40 @@ def test_command_of_maintenance(bag: BundleDagBag) -> None:
 
 def test_a_run_may_force_its_publication_and_says_why(dag: DAG) -> None:
     reason = "it's right; the {{ shops }} closed"
-    task = rendered(dag, run_by_hand(dag, DateTime(1998, 6, 4, tzinfo=UTC), force=reason), "publish")
+    told = {"publish": "force", "reason": reason}
+    task = rendered(dag, run_by_hand(dag, DateTime(1998, 6, 4, tzinfo=UTC), **told), "publish")
 
-    assert task._get_hook()._build_spark_submit_command(task.application)[-1] == f"--force={reason}"
+    words = task._get_hook()._build_spark_submit_command(task.application)[-3:]
+    assert words == ["--publish", "force", f"--reason={reason}"]
+
+
+def test_a_run_may_restate(dag: DAG) -> None:
+    """As `airflow backfill create --dag-run-conf` makes it: the parameters are the run's configuration."""
+    created = run_by_hand(dag, DateTime(1998, 6, 5, tzinfo=UTC), restate=True)
+    resolve(created)
+    task = rendered(dag, created, "score")
+
+    assert task._get_hook()._build_spark_submit_command(task.application)[-1] == "--restate"
+
+
+@pytest.mark.parametrize("task_id", ["ingest", "backfill", "publish"])
+def test_command_of_a_range(bag: BundleDagBag, task_id: str) -> None:
+    dag = bag.dags[SPAN]
+    told = {"from": "1998-05-01", "to": "1998-05-30", "model": "7"}
+    created = run_by_hand(dag, DateTime(2026, 6, 1, hour=len(task_id), tzinfo=UTC), **told)
+    resolve(created)
+
+    command = command_of(rendered(dag, created, task_id)).replace(created.run_id, "<run>")
+    assert command == (SNAPSHOTS / f"{SPAN}.{task_id}.txt").read_text("utf-8")
 
 
 def test_snapshots_cover_every_spark_submit(bag: BundleDagBag) -> None:
-    submits = {task.task_id for dag in bag.dags.values() for task in dag.tasks if isinstance(task, SubmitJob)}
+    submits = {
+        f"{SPAN}.{task.task_id}" if dag.dag_id == SPAN else task.task_id
+        for dag in bag.dags.values()
+        for task in dag.tasks
+        if isinstance(task, SubmitJob)
+    }
 
     assert submits == {path.stem for path in SNAPSHOTS.iterdir()}
 

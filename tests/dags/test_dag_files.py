@@ -20,7 +20,8 @@ from tests.project import with_stream
 
 ROOT = Path(__file__).parents[2]
 MAINTENANCE, WATCH = "purchase_propensity_maintenance", "purchase_propensity_stream"
-SHIPPED = ["purchase_propensity", MAINTENANCE, WATCH]
+SPAN = "purchase_propensity_backfill"
+SHIPPED = ["purchase_propensity", SPAN, MAINTENANCE, WATCH]
 CHAIN = ["resolve_model", "wait_for_transactions", "ingest", "score", "publish", "summarise"]
 
 
@@ -91,6 +92,42 @@ def test_the_tasks_run_in_their_order() -> None:
     tasks = dag.topological_sort()  # type: ignore[no-untyped-call]  # reason: Airflow gives it no types
     assert [task.task_id for task in tasks] == CHAIN
     assert [sorted(task.downstream_task_ids) for task in tasks] == [*([name] for name in CHAIN[1:]), []]
+
+
+def test_a_range_of_days_is_three_spark_jobs_that_only_people_start() -> None:
+    dag = found().dags[SPAN]
+
+    tasks = dag.topological_sort()  # type: ignore[no-untyped-call]  # reason: as above
+    assert [task.task_id for task in tasks] == ["resolve_model", "ingest", "backfill", "publish"]
+    assert {task.pool for task in tasks[1:]} == {"spark"}
+    assert dag.schedule is None
+    assert dag.max_active_runs == 1
+    assert dag.start_date == found().dags["purchase_propensity"].start_date
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "names"),
+    [
+        ("purchase_propensity", ["restate", "model", "publish", "reason"]),
+        (SPAN, ["from", "to", "restate", "model", "publish", "reason"]),
+    ],
+)
+def test_each_parameter_has_a_title_and_a_description(dag_id: str, names: list[str]) -> None:
+    params = found().dags[dag_id].params
+
+    assert list(params) == names
+    for name in names:
+        param = params.get_param(name)
+        assert param.schema["title"]
+        assert param.description
+
+
+@pytest.mark.parametrize("wrong", [{"model": "challenger"}, {"model": "0"}, {"publish": "yes"}, {"restate": "no"}])
+def test_a_parameter_that_says_nothing_known_is_refused_by_airflow(wrong: dict[str, str]) -> None:
+    dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(found().dags["purchase_propensity"]))
+
+    with pytest.raises(ValueError, match=r"Invalid input for param"):
+        dag.params.deep_merge(wrong).validate()
 
 
 def test_declaration_reaches_the_dag() -> None:

@@ -1,124 +1,40 @@
 """The whole path on real data, by a real scheduler: a good day goes live, a bad one leaves what was live alone."""
 
-import json
-import os
-import shlex
+import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import date, timedelta
-from functools import cached_property, partial
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import psutil
-import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import SparkSession
 
 from infra.demo.land import FIRST_DAY, land
-from infra.embedded.scheduler import Scheduler
-from serving.client import Client
-from serving.clock import Clock
+from jobs.landing import days_between
+from serving.clock import Clock, instant
 from serving.store import Store
 from serving.stream import StreamRecord
-from tests.conftest import ROOT, free_port
+from tests.e2e.whole import ENDED, PIPELINE, Site, await_that, embedded, ended, sourced, submitted, tree_of
 from tests.registered import register_small
 
-PIPELINE = "purchase_propensity"
 WATCH = f"{PIPELINE}_stream"
-FIRST, SECOND, THIRD, FOURTH, FIFTH = (date(1998, 6, day) for day in range(1, 6))
-ENDED = ("success", "failed")
-
-
-@dataclass(frozen=True)
-class Site:
-    """A running Scoreline in a folder of its own."""
-
-    var: Path
-    variables: dict[str, str]
-
-    def scoreline(self, *command: str) -> None:
-        subprocess.run([sys.executable, "-m", "jobs", *command], env=self.variables, check=True, cwd=ROOT, timeout=300)
-
-    @property
-    def lookup(self) -> str:
-        return f"http://127.0.0.1:{self.variables['SCORELINE_PORT']}"
-
-    @cached_property
-    def scheduler(self) -> Scheduler:
-        state = json.loads((self.var / "run" / "runtime.json").read_text())
-        passwords = json.loads((self.var / "airflow" / "passwords.json").read_text())
-        return Scheduler(f"http://127.0.0.1:{state['ports']['airflow']}", passwords["admin"])
-
-    def trigger(self, day: date) -> str:
-        """Let the scheduler run the DAG for a day, and return the run's id."""
-        run_id = f"test__{day}"
-        body = {"logical_date": f"{day}T00:00:00Z", "dag_run_id": run_id}
-        self.scheduler.ask("POST", f"/dags/{PIPELINE}/dagRuns", json=body)
-        return run_id
-
-    def states(self, run_id: str) -> dict[str, str]:
-        return {task["task_id"]: task["state"] for task in self.scheduler.tasks(PIPELINE, run_id)}
-
-    def ended(self, run_id: str) -> str:
-        """Wait for a run's end, and return its state."""
-        return str(await_that(lambda: self._state(run_id) if self._state(run_id) in ENDED else None))
-
-    def _state(self, run_id: str) -> str:
-        return str(self.scheduler.ask("GET", f"/dags/{PIPELINE}/dagRuns/{quote(run_id)}")["state"])
-
-    def log(self, run_id: str, task: str) -> str:
-        folder = self.var / "logs" / "airflow" / f"dag_id={PIPELINE}" / f"run_id={run_id}" / f"task_id={task}"
-        return "\n".join(path.read_text() for path in sorted(folder.glob("attempt=*.log")))
-
-    def table(self, as_of: date) -> dict[str, np.float32]:
-        scores = DeltaTable(str(self.var / "lake" / "scores" / PIPELINE)).to_pyarrow_dataset()
-        rows = scores.to_table(columns=["key", "score"], filter=pc.field("as_of_date") == as_of)
-        return dict(zip(rows["key"].to_pylist(), rows["score"].to_numpy(), strict=True))
-
-    def served(self, keys: list[str]) -> dict[str, Any]:
-        with Client(self.lookup) as client:
-            return {answer.key: answer for answer in client.scores(PIPELINE, keys)}
-
-
-def await_that(what: Callable[[], Any], seconds: float = 420) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.5)
-    raise TimeoutError(f"not within {seconds} s")
-
-
-def embedded(command: str, var: Path) -> None:
-    ports = {f"SCORELINE_{name}_PORT": str(free_port()) for name in ("REDIS", "MLFLOW", "AIRFLOW", "LOOKUP")}
-    others = {name: value for name, value in os.environ.items() if not name.startswith("SCORELINE_")}
-    variables = {**others, **ports, "SCORELINE_VAR": str(var)}
-    subprocess.run([sys.executable, "-m", "infra.embedded", command], env=variables, cwd=ROOT, check=True, timeout=300)
-
-
-def sourced(path: Path) -> dict[str, str]:
-    """Return the environment of a shell that has sourced a file."""
-    command = f". {shlex.quote(str(path))} && env -0"
-    found = subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True, text=True).stdout
-    return dict(line.split("=", 1) for line in found.split("\0") if "=" in line)
+FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH = (date(1998, 6, day) for day in range(1, 7))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """All services, 17 months of history, five days landed, a champion."""
+    """All services, 17 months of history, six days landed, a champion."""
     var = tmp_path_factory.mktemp("whole") / "a var"
     try:
         embedded("up", var)
         site = Site(var, sourced(var / "env"))
-        land(var / "landing", FIRST_DAY, FIFTH)
+        land(var / "landing", FIRST_DAY, SIXTH)
         site.scoreline("ingest", PIPELINE, "--from", str(FIRST_DAY), "--to", "1998-05-31", "--run-id", "history")
         register_small(site.variables["SCORELINE_MLFLOW_URI"], var / "report")
         await_that(lambda: site.scheduler.knows(PIPELINE))
@@ -187,37 +103,6 @@ def test_a_stream_that_is_killed_is_started_again_by_its_dag(site: Site, first: 
         assert await_that(alive).process != before.process
 
 
-def submitted(site: Site, step: str) -> psutil.Process | None:
-    """Return the process of a running job of this site: the Python driver, which the JVM of spark-submit started."""
-    for process in psutil.process_iter(["cmdline", "name"]):
-        command = process.info["cmdline"] or []
-        if not process.info["name"].startswith("python") or step not in command:
-            continue  # spark-submit and its JVM carry the same words
-        if any(part.endswith("__main__.py") for part in command) and is_of(site, process):
-            return process
-    return None
-
-
-def tree_of(driver: psutil.Process) -> list[psutil.Process]:
-    """Return a task's processes: the driver, its JVM, Airflow's task and the task's supervisor, never the scheduler."""
-    java, task, supervisor = driver.parents()[:3]
-    assert "java" in java.name()
-    assert all("airflow worker" in " ".join(each.cmdline()) for each in (task, supervisor))
-    return [driver, java, task, supervisor]
-
-
-def is_of(site: Site, process: psutil.Process) -> bool:
-    """Tell whether a process works on this site's tables, and not on those of another Scoreline of this machine."""
-    try:
-        return bool(process.environ().get("SCORELINE_LAKE") == site.variables["SCORELINE_LAKE"])
-    except psutil.Error:
-        return False
-
-
-def ended(process: psutil.Process) -> bool:
-    return not process.is_running()
-
-
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(
@@ -240,3 +125,77 @@ def test_a_task_killed_in_each_step_is_retried_to_the_same_end(
     table = site.table(day + timedelta(days=1))
     served = site.served(list(table))
     assert not [key for key, score in table.items() if np.float32(served[key].score) != score]
+
+
+def backfilled(site: Site, days: list[date], disturbed: Iterator[None]) -> None:
+    """Backfill days by Airflow's own command while a daily run goes on; each look at it takes a step of `disturbed`.
+
+    The published as_of never goes back, and all runs succeed.
+    """
+    told = ("--dag-run-conf", '{"model": "champion"}', "--max-active-runs", "2")
+    span = ("--from-date", str(days[0]), "--to-date", str(days[-1]))
+    site.airflow("backfill", "create", "--dag-id", PIPELINE, *span, *told)
+    daily = site.trigger(SIXTH)
+    heads: list[datetime] = []
+
+    def over() -> bool:
+        with Store(site.variables["SCORELINE_REDIS_URL"]) as store:
+            head = store.head(PIPELINE)
+        assert head is not None
+        heads.append(instant(head.as_of))
+        next(disturbed, None)
+        states = site.of_backfill(days)
+        return len(states) == len(days) and all(state in ENDED for state in (*states.values(), site.state(daily)))
+
+    await_that(over, seconds=120 * len(days) + 420)
+    assert site.state(daily) == "success"
+    assert set(site.of_backfill(days).values()) == {"success"}
+    assert heads == sorted(heads)
+    assert heads[-1].date() == SIXTH + timedelta(days=1)
+
+
+@pytest.mark.timeout(1500)
+def test_a_backfill_fills_history_while_a_daily_run_and_the_stream_go_on(
+    site: Site, first: str, spark: SparkSession, tmp_path: Path
+) -> None:
+    """Each partition is that of a run of its day alone, by the code called directly."""
+    days = days_between(date(1998, 5, 27), date(1998, 5, 31))
+    bought = site.happens("00001")
+    backfilled(site, days, iter(()))
+    assert site.differing(spark, tmp_path, days) == []
+    assert await_that(lambda: site.served(["00001"])["00001"].source == "stream")
+    assert site.served(["00001"])["00001"].as_of >= bought
+
+
+def kills_and_clears(site: Site, days: list[date], kills: int) -> Iterator[None]:
+    """Kill a task at work, or one of its processes, now and then; clear what failed, and others, as in the UI."""
+    chance = random.Random(1)  # noqa: S311  reason: the same moments each time
+    while True:
+        time.sleep(chance.uniform(20, 60) if kills > 0 else 5)
+        kills -= 1
+        if kills > 0:
+            kill_one(site, chance.choice((slice(0, 1), slice(2, 3), slice(0, 4))))
+        failed = [day for day, state in site.of_backfill(days).items() if state == "failed"]
+        others = [str(day) for day in days if kills > 0 and chance.random() < 1 / 60]
+        for day in {*failed, *others}:
+            site.airflow("tasks", "clear", "--yes", PIPELINE, "--start-date", day, "--end-date", day)
+        yield
+
+
+def kill_one(site: Site, which: slice) -> None:
+    """Kill processes of a job that is at work, if there is one."""
+    running = (submitted(site, step) for step in ("ingest", "score", "publish"))
+    driver = next((found for found in running if found), None)
+    with suppress(psutil.Error, AssertionError):  # it has ended by itself
+        for victim in tree_of(driver)[which] if driver else ():
+            victim.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_a_month_is_backfilled_through_kills_and_clearing(
+    site: Site, first: str, spark: SparkSession, tmp_path: Path
+) -> None:
+    days = days_between(date(1998, 5, 2), date(1998, 5, 31))
+    backfilled(site, days, kills_and_clears(site, days, 40))
+    assert site.differing(spark, tmp_path, days) == []

@@ -62,8 +62,10 @@ def test_a_date_that_no_calendar_has_is_a_mistake_of_its_file(tmp_path: Path) ->
     [
         (("ingest", "purchase_propensity"), "give either --day D or --from D --to D"),
         (("ingest", "purchase_propensity", "--from", "1998-06-02", "--to", "1998-06-01"), "is before --from"),
-        (("score", "purchase_propensity", "--day", "1998-06-01", "--model-version", "3"), "together, or neither"),
-        (("score", "purchase_propensity", "--day", "1998-06-01", "--model-digest", "0"), "together, or neither"),
+        (("score", "purchase_propensity", "--day", "1998-06-01", "--model-digest", "0"), "give --model NUMBER with it"),
+        (("score", "purchase_propensity", "--day", "1998-06-01", "--model", "newest"), "nor the number of a version"),
+        (("publish", "purchase_propensity", "--day", "1998-06-01", "--publish", "force"), "say why with --reason"),
+        (("backfill", "purchase_propensity", "--from", "1998-06-02", "--to", "1998-06-01"), "is before --from"),
         (("train", "purchase_propensity", "--as-of", "1998-06-01", "--alias", "v2"), "'v2' is not an alias"),
         (("score", "purchase_propensity"), "Missing option '--day'"),
         (("score", "purchase_propensity", "--day", "June"), "'June' does not match"),

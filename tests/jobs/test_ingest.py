@@ -16,8 +16,9 @@ from pyspark.sql import DataFrame, SparkSession
 import jobs.ingest as ingest_module
 from expectations.errors import ExpectationsFailed
 from jobs.errors import Fenced, FileFault
+from jobs.fencing import Fence
 from jobs.ingest import ingest
-from jobs.lake import Fence, Lake
+from jobs.lake import Lake
 from tests.project import HEADER, Project, purchases
 
 DAY = date(1998, 6, 1)

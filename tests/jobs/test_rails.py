@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from jobs.errors import NothingToPublish, Overtaken, RailsBreached
 from jobs.publication import generation, rails
 from jobs.publication.partition import Partition
-from jobs.publication.publish import Warrant, publish
+from jobs.publication.publish import Warrant, publish, warrant
 from jobs.publication.rails import Finding, findings
 from jobs.spec import Rails
 from serving.blocks import Tally
@@ -111,7 +111,7 @@ def test_a_breach_stays_on_record_and_what_was_live_stays_live_until_it_is_force
     assert live is not None
     assert live.rows == 990
     run = at(put(project, NEXT, numbered(project, 500)), 1)
-    with pytest.raises(RailsBreached, match=r"--day 1998-06-02 --force REASON") as breach:
+    with pytest.raises(RailsBreached, match=r"--day 1998-06-02 --publish force --reason WHY") as breach:
         publish(run, jobs_redis_url)
     assert breach.value.exit_code == 3
     assert store.head(NAME) == live
@@ -156,6 +156,19 @@ def test_force_lets_an_older_date_go_live_in_an_epoch_of_its_own(
     assert taken_back[newer.as_of.date()].reason == f"forced: {FORCED.reason}"
     assert publish(older, jobs_redis_url, FORCED) == "live"
     assert [head.epoch for head in [store.head(NAME)] if head] == [3]
+
+
+def test_what_is_withheld_fills_history_whatever_is_live(project: Project, store: Store, jobs_redis_url: str) -> None:
+    first, newer = at(put(project, DAY, numbered(project, 10))), at(put(project, NEXT, numbered(project, 10)), 1)
+    assert publish(first, jobs_redis_url) == "live"
+    live = store.head(NAME)
+    assert publish(newer, jobs_redis_url, warrant("no", "")) == "history only"
+    assert publish(newer, jobs_redis_url, warrant("no", "the prices were wrong")) == "history only"
+    assert store.head(NAME) == live
+    assert RefusalStore(store, NAME).read()[newer.as_of.date()].reason == "withheld: the prices were wrong"
+    assert notes(project, "history only") == ["withheld: its run was told so", "withheld: the prices were wrong"]
+    assert publish(newer, jobs_redis_url, warrant("newest", "")) == "live"
+    assert publish(first, jobs_redis_url, warrant("force", "as it was")) == "live"
 
 
 def test_nothing_but_rows_without_a_score_is_nothing_to_publish(project: Project, jobs_redis_url: str) -> None:

@@ -81,7 +81,7 @@ def test_without_the_rows_it_was_made_of_nothing_comes_back(project: Project, st
     run = at(put(project, DAY, numbered(project, ROWS)))
     assert publish(run, store.url) == "live"
     put(project, DAY, numbered(project, ROWS, "0.5"))
-    words = r"no more what generation 1 as of 1998-06-02 was made of.* `scoreline publish .* --day 1998-06-01 --force"
+    words = r"no more what generation 1 as of 1998-06-02 was made of.* --day 1998-06-01 --publish force --reason"
     with pytest.raises(NothingToPublish, match=words):
         republished(run, store, lost(project, store))
     assert store.record(NAME) is None

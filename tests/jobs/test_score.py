@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-import jobs.score as score_module
 from expectations.errors import ExpectationsFailed
 from jobs.errors import ArtefactRefused, DataFault, Fenced, FrameFault, SqlRefused
 from jobs.ingest import ingest
 from jobs.registry import ModelVersion
-from jobs.run import Run
+from jobs.replacement import Fences, replace_partitions
+from jobs.run import Dates, Run
 from jobs.score import score
-from jobs.tables import APPENDS, events_table
+from jobs.tables import APPENDS, events_table, scores_table
 from tests.jobs.conftest import DAY, FIRST
 from tests.project import Project, bits, purchases, scored
 from tests.registered import register_small
@@ -64,6 +64,38 @@ def test_events_that_came_twice_count_once(project: Project, tmp_path: Path) -> 
     assert len(once) == 40
 
 
+def test_rows_know_when_they_were_written_first(filled: Project, model: ModelVersion, run: Run, tmp_path: Path) -> None:
+    """A rerun that gives the same keeps that, and other rows are of now: what they replace knows its end."""
+
+    def written(table: str) -> set[object]:
+        found = filled.lake.read(table).where(run.partition)
+        return {row[0] for row in found.select(F.unix_micros("scored_at")).distinct().collect()}
+
+    before = written(SCORES)
+    scored(filled, model, DAY, "again")
+    assert written(SCORES) == before
+    other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=3)
+    scored(filled, other, DAY, "run-7")
+    (now,) = written(SCORES)
+    ends = filled.lake.read("scores_superseded/purchase_propensity").where(run.partition)
+    assert {row[0] for row in ends.select(F.unix_micros("superseded_at")).distinct().collect()} == {now}
+    assert written("scores_superseded/purchase_propensity") == before
+    scored(filled, model, DAY, "run-7")
+
+
+def test_a_rerun_of_rows_from_before_that_was_kept_does_not_know_it_either(project: Project, tmp_path: Path) -> None:
+    project.deliver(FIRST, purchases(FIRST, 5))
+    ingest(project.run(FIRST), [FIRST])
+    table = scores_table("purchase_propensity")
+    project.lake.create(replace(table, columns=table.columns[:-1]))
+    model = register_small(project.settings.mlflow_uri, tmp_path / "report")
+    scored(project, model, FIRST)
+    unknown = project.lake.read(SCORES).withColumn("scored_at", F.lit(None).cast("timestamp"))
+    unknown.localCheckpoint().write.format("delta").mode("overwrite").save(project.lake.path(SCORES))
+    scored(project, model, FIRST)
+    assert {row.scored_at for row in project.lake.read(SCORES).collect()} == {None}
+
+
 def test_what_other_scores_replace_is_kept(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
     run = scored(filled, model, FIRST)
     before = bits(filled.lake.read(SCORES).where(run.partition))
@@ -101,31 +133,31 @@ def test_a_zombie_commits_nothing(
     """
     other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=4)
     run = scored(filled, model, FIRST)
-    real = score_module._commit
+    real = replace_partitions
 
-    def overtaken(run: Run, pinned: Any, result: Any, fences: Any) -> None:
-        monkeypatch.setattr(score_module, "_commit", real)
+    def overtaken(dates: Any, result: Any, fences: Any, before: Any) -> None:
+        monkeypatch.setattr("jobs.score.replace_partitions", real)
         if holds == "rows":
             kept = {name: getattr(result, name).localCheckpoint() for name in ("features", "scores")}
             result = replace(result, **kept)
         scored(filled, other, FIRST)
-        real(run, pinned, result, fences)
+        real(dates, result, fences, before)
 
-    monkeypatch.setattr(score_module, "_commit", overtaken)
+    monkeypatch.setattr("jobs.score.replace_partitions", overtaken)
     with pytest.raises(Fenced, match="another attempt"):
         scored(filled, model, FIRST, "zombie")
     assert {row.model_version for row in filled.lake.read(SCORES).where(run.partition).collect()} == {other.version}
 
 
 def test_fences_hold_for_both_tables(filled: Project, run: Run) -> None:
-    zombie = score_module._fences(run)
-    first = score_module._fences(run)
-    for table, own, lost in zip(("features", "scores"), first, zombie, strict=True):
+    dates = Dates([run], run.staging("score"))
+    zombie, first = Fences.of(dates), Fences.of(dates)
+    for table in ("features", "scores"):
         name, where = f"{table}/purchase_propensity", f"as_of_date = DATE'{run.as_of.date()}'"
         rows = filled.lake.read(name).where(where)
-        filled.lake.replace(rows, name, where, own)
+        filled.lake.replace(rows, name, where, *getattr(first, table))
         with pytest.raises(Fenced):
-            filled.lake.replace(rows.limit(3), name, where, lost)
+            filled.lake.replace(rows.limit(3), name, where, *getattr(zombie, table))
         assert filled.lake.read(name).where(where).count() > 3
 
 

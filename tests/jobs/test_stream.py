@@ -104,6 +104,14 @@ def test_an_event_by_a_clock_that_is_behind_shows_too(shop: Shop) -> None:
     assert score_bits(shop.fresh()) == by_batch(shop, shop.fresh())
 
 
+def test_rows_know_when_they_were_written(shop: Shop) -> None:
+    before = shop.site.clock.now()
+    shop.happens(rows(("00003", "20.00")), NOW)
+    mine = shop.project.lake.read(f"scores_live/{NAME}").where("key = '00003'")
+    (row,) = mine.selectExpr("unix_micros(scored_at)").collect()
+    assert microseconds(before) <= row[0] <= microseconds(shop.site.clock.now())
+
+
 def test_a_batch_that_comes_again_changes_nothing(shop: Shop) -> None:
     """As after a kill: Spark gives the last batch again, and the process has forgotten what it had done."""
     shop.happens(rows(("00001", "20.00"), ("00002", "5.00")), NOW)

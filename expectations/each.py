@@ -1,0 +1,139 @@
+"""The rows of several dates judged in one pass over them, and those of each date by themselves.
+
+Great Expectations takes some Spark jobs for a suite, whatever it judges, and seconds for these. Here it decides about
+each date as ever; but what it counts is counted of all dates at once, the first time that it asks.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+from typing import Any
+
+from great_expectations.core.id_dict import IDDict
+from great_expectations.execution_engine import SparkDFExecutionEngine
+from great_expectations.util import convert_to_json_serializable
+from great_expectations.validator.validator import Validator
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from expectations.engine import BRIEF, quiet_context
+from expectations.rows import ABOUT_SEVERAL_ROWS
+from expectations.suites import Check
+
+ALL = "the rows of all dates"
+COUNT, VALUES = ".unexpected_count", ".unexpected_values"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The timestamp column whose date rows are grouped by, and for each of the dates what the rows are."""
+
+    column: str
+    contexts: Mapping[date, Mapping[str, str]]
+
+    @property
+    def by(self) -> Column:
+        """The date of a row."""
+        return F.to_date(self.column)
+
+    def of(self, frame: DataFrame, as_of: date) -> DataFrame:
+        """Return the rows of a date."""
+        return frame.where(self.by == F.lit(as_of))
+
+
+def validate_each(frame: DataFrame, checks: tuple[Check, ...], groups: Groups) -> Iterator[tuple[date, list[Any]]]:
+    """Give for each date the results of Great Expectations, as `validate` would of its rows alone without examples."""
+    engine, quiet = _Engine(frame, groups), quiet_context()
+    for as_of in groups.contexts:
+        engine.turn_to(as_of)
+        validator = Validator(execution_engine=engine, data_context=quiet)
+        wanted = validator.process_expectations_for_validation([one.expectation.configuration for one in checks])
+        yield as_of, validator.graph_validate(wanted, runtime_configuration={"result_format": dict(BRIEF)})
+
+
+class _Engine(SparkDFExecutionEngine):  # type: ignore[misc]  # reason: Great Expectations has no types
+    """Counts of all dates at once, and answers for one of them.
+
+    What is asked for is known by its expression, which Java compares: an expression that has a number of one date in
+    it, such as a mean, is another one for the next.
+    """
+
+    def __init__(self, frame: DataFrame, groups: Groups) -> None:
+        super().__init__(spark=frame.sparkSession, persist=False, caching=False)
+        self.frame, self.groups = frame, groups
+        self.known: dict[tuple[object, object], dict[date, object]] = {}
+        self.as_of = next(iter(groups.contexts))
+        self.load_batch_data(ALL, frame)
+
+    def turn_to(self, as_of: date) -> None:
+        """Answer for the rows of this date from now on."""
+        self.as_of = as_of
+        self.load_batch_data(str(as_of), self.groups.of(self.frame, as_of))
+
+    def resolve_metric_bundle(self, metric_fn_bundle: Iterable[Any]) -> dict[Any, Any]:
+        """Return the values of aggregates, by their ids."""
+        bundle = list(metric_fn_bundle)
+        self._count([(one.metric_fn, one.compute_domain_kwargs or {}) for one in bundle])
+        found, absent = {}, []
+        for one in bundle:
+            values = self.known[_key(one.metric_fn, one.compute_domain_kwargs or {})]
+            if self.as_of in values:
+                found[one.metric_configuration.id] = convert_to_json_serializable(data=values[self.as_of])
+            else:
+                absent.append(one)
+        # Of no rows there is no group, and yet a count.
+        return found | (super().resolve_metric_bundle(absent) if absent else {})
+
+    def _build_direct_and_bundled_metric_computation_configurations(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what to compute; what would take a Spark job of its own for each date is counted as the rest."""
+        direct, bundled = super()._build_direct_and_bundled_metric_computation_configurations(*args, **kwargs)
+        return [replace(one, metric_fn=self._instead(one)) for one in direct], bundled
+
+    def _instead(self, one: Any) -> Callable[..., Any]:
+        name, own = one.metric_configuration.metric_name, one.metric_fn
+        if name.endswith(VALUES):
+            return lambda **_: []  # no examples are asked for, and to find out that there are none takes a while
+        return partial(self._unexpected, name.removesuffix(COUNT), own) if name.endswith(COUNT) else own
+
+    def _unexpected(self, metric: str, own: Callable[..., Any], **kwargs: Any) -> Any:
+        """Return how many rows of the date break a condition."""
+        condition, compute, accessor = kwargs["metrics"]["unexpected_condition"]
+        domain = {**compute, **accessor}
+        if not self._is_within_dates(metric, domain):
+            return own(**kwargs)
+        marked = F.sum(F.when(F.col("__unexpected"), 1).otherwise(0))
+        self._count([(marked, domain)], condition)
+        return self.known[_key(marked, domain, condition)].get(self.as_of, 0)
+
+    def _is_within_dates(self, metric: str, domain: Mapping[str, Any]) -> bool:
+        """Return whether rows of other dates have no say: it is about a row alone, or about rows of one instant."""
+        if metric not in ABOUT_SEVERAL_ROWS:
+            return True
+        return metric.endswith(".unique") and self.groups.column in (
+            *domain.get("column_list", ()),
+            domain.get("column"),
+        )
+
+    def _count(self, wanted: list[tuple[Column, dict[str, Any]]], condition: Column | None = None) -> None:
+        """Compute aggregates that are not known yet, of all dates, in a Spark job for each domain."""
+        unknown: dict[object, list[tuple[Column, dict[str, Any]]]] = {}
+        for column, domain in wanted:
+            if _key(column, domain, condition) not in self.known:
+                unknown.setdefault(_domain(domain), []).append((column, domain))
+        for columns in unknown.values():
+            rows = self.get_domain_records(domain_kwargs={**columns[0][1], "batch_id": ALL})
+            if condition is not None:  # as a column: it may look at several rows, which an aggregate cannot
+                rows = rows.withColumn("__unexpected", condition)
+            found = rows.groupBy(self.groups.by).agg(*(column for column, _ in columns)).collect()
+            for place, (column, domain) in enumerate(columns):
+                self.known[_key(column, domain, condition)] = {row[0]: row[place + 1] for row in found}
+
+
+def _domain(domain: Mapping[str, Any]) -> object:
+    return IDDict({**domain, "batch_id": ALL}).to_id()
+
+
+def _key(column: Column, domain: Mapping[str, Any], condition: Column | None = None) -> tuple[object, object]:
+    told = [_domain(domain), column._jc, None if condition is None else condition._jc]  # noqa: SLF001  reason: only Java tells equal ones
+    return tuple(told[:1]), tuple(told[1:])
