@@ -7,6 +7,7 @@ from datetime import datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.erasure.tombstones import without_erased
 from jobs.errors import DataFault, FrameFault
 from jobs.features import counted_once, features, population, with_validity
 from jobs.lake import Fence
@@ -124,7 +125,8 @@ def _pinned(run: Run, artefact: VerifiedArtefact) -> Pinned:
 
 def _staged(run: Run, pinned: Pinned, staging: Staging) -> Result:
     lake, model = run.lake, pinned.artefact
-    read = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
+    known = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
+    read = {each: without_erased(rows, run.settings, each, run.pipeline.entity_key) for each, rows in known.items()}
     events = counted_once(read[_events(run)], run.pipeline.entity_key)
     dimensions = {
         each: with_validity(read[_dimension(each)], run.pipeline.entity_key) for each in run.pipeline.dimensions
