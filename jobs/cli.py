@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from jobs.backfill.commands import backfill
+from jobs.erasure.commands import erase
 from jobs.errors import ScorelineError, SpecError
 from jobs.log import configure_logging
 from jobs.publication.operations import OPERATIONS
@@ -250,7 +251,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in (*OPERATIONS, backfill, stream):
+for operation in (*OPERATIONS, backfill, stream, erase):
     cli.add_command(operation)
 
 

@@ -2,6 +2,7 @@
 
 ScorelineError                 a job failed; running it again may help (exit code 1)
 ├── BackfillIncomplete         dates of a range were at fault, the others are scored (exit code 3 if for good)
+├── ErasureUnfinished          an erased key is still there, or came back while it was erased
 ├── Fenced                     another attempt of the same task committed first
 ├── GenerationDiffers          what Redis holds is not what the table holds
 ├── Overtaken                  another generation went live meanwhile
@@ -11,6 +12,7 @@ ScorelineError                 a job failed; running it again may help (exit cod
 ├── StreamRuns                 another stream of the pipeline runs
 ├── StreamStuck                a stream runs, is behind, and goes on no further
 └── DataFault                  what was given is at fault: running it again cannot help (exit code 3)
+    ├── ErasureKeyLost         keys were erased, and the secret is lost by which they are told
     ├── SpecError              a pipeline's files are wrong: file, line, field and remedy
     ├── SqlRefused             a SQL file is missing or does what its contract forbids
     ├── FileFault              a landing file is missing, unreadable, of another shape, or delivered twice
@@ -41,6 +43,10 @@ class BackfillIncomplete(ScorelineError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class ErasureUnfinished(ScorelineError):
+    """An erased key is still there, or was brought back while it was erased: running it again goes on."""
 
 
 class Fenced(ScorelineError):
@@ -79,6 +85,10 @@ class DataFault(ScorelineError):
     """What was given (data, a file, SQL, an artefact) is at fault: running it again cannot help."""
 
     exit_code = 3
+
+
+class ErasureKeyLost(DataFault):
+    """Keys were erased, and the secret by which they are told when they come again is lost."""
 
 
 class SpecError(DataFault):

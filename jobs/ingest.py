@@ -11,6 +11,8 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from expectations.rows import RowRules
+from jobs.erasure.entry import Entrance
+from jobs.erasure.files import as_delivered
 from jobs.errors import Fenced, FileFault, FrameFault
 from jobs.fencing import Fence
 from jobs.filesystem import FileSystem
@@ -41,7 +43,7 @@ def ingest(run: Run, days: Sequence[date]) -> None:
     landing = FileSystem(run.lake.spark, run.settings.landing)
     for name, source in run.pipeline.sources.items():
         files = delivered(landing, source, [day for day in days if day >= source.first_day])
-        _ingest_source(Target(run, name, source), files)
+        _ingest_source(Target(run, name, source), as_delivered(files, run.settings))
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ def _ingest_source(target: Target, files: list[LandingFile]) -> None:
 
 def _audited(target: Target, files: list[LandingFile], staging: Staging) -> tuple[Audited, list[Measure]]:
     run, name, source = target.run, target.name, target.source
-    rows = staging.write(staged(read_rows(run.lake.spark, source, files), source, run.pipeline.entity_key), "rows")
+    entrance = Entrance(run.settings, name, run.pipeline.entity_key)
+    found = staged(read_rows(run.lake.spark, source, files), source, run.pipeline.entity_key)
+    rows = staging.write(entrance.kept(found), "rows")
     counted = _counted(rows)
     if source.kind == "events":
         _refuse_twins(counted)
@@ -110,7 +114,7 @@ def _audited(target: Target, files: list[LandingFile], staging: Staging) -> tupl
         audited = Audited(marked.where("size(reasons) = 0"), marked.where("size(reasons) > 0"))
         rejected = marked.where("size(reasons) > 0").count()
     accepted = sum(row.rows for row in counted) - rejected
-    counts = {"files": len(files), "rows accepted": accepted, "rows rejected": rejected}
+    counts = {"files": len(files), "rows accepted": accepted, "rows rejected": rejected, **entrance.refused}
     LOG.info("%s: %s", name, ", ".join(f"{value} {what}" for what, value in counts.items()))
     return audited, [*[count(f"{name}: {what}", value) for what, value in counts.items()], *map(Measure.of, judged)]
 

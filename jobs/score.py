@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from expectations.each import Groups
+from jobs.erasure.tombstones import without_erased
 from jobs.errors import DataFault, Fenced, FrameFault
 from jobs.features import counted_once, features, population, with_validity
 from jobs.quality import Measure, count
@@ -156,7 +157,8 @@ def pins(newest: dict[str, int], before: Recorded | None) -> dict[str, int]:
 def _staged(dates: Dates, pinned: Pinned, staging: Staging) -> Result:
     run, model = dates.any, pinned.artefact
     lake = run.lake
-    read = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
+    known = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
+    read = {each: without_erased(rows, run.settings, each, run.pipeline.entity_key) for each, rows in known.items()}
     events = counted_once(read[_events(run)], run.pipeline.entity_key)
     dimensions = {
         each: with_validity(read[_dimension(each)], run.pipeline.entity_key) for each in run.pipeline.dimensions

@@ -38,6 +38,7 @@ class Project:
             landing=str(self.folder / "landing"),
             reports=self.folder / "reports",
             mlflow_uri=self.registry or f"sqlite:///{self.folder}/mlflow.db",
+            erasure_key_file=self.folder / "erasure.key",
         )
 
     @property

@@ -22,6 +22,7 @@ from serving.store import Outcome
 
 RESERVED, VERIFIED, LIVE, REMOVED, OVERLAY_DROPPED = "reserved", "verified", "live", "removed", "overlay dropped"
 REPAIRED = "repaired"
+ERASED = "erased"  # a row less: rows and checksum of its manifest are those of the generation from then on
 HISTORY: Final = "history only"
 BREACH: Final = "rail breach"
 DIFFERS: Final = "differs"
@@ -139,9 +140,9 @@ class Ledger:
         """
         for _ in range(TRIES):
             table = DeltaTable(self.path)
-            entry = replace(wanted, token=max([above, *(row["token"] for row in _rows(table))]) + 1)
+            entry = replace(wanted, token=max([above, *(row["token"] for row in rows_of(table))]) + 1)
             try:
-                self._append(table, [(RESERVED, entry)], CommitProperties(max_commit_retries=0))
+                self.append(table, [(RESERVED, entry)], CommitProperties(max_commit_retries=0))
             except CommitFailedError:
                 continue
             return entry
@@ -149,7 +150,7 @@ class Ledger:
 
     def write(self, events: Iterable[tuple[str, Entry]]) -> None:
         """Put on record what happened to generations."""
-        self._append(DeltaTable(self.path), events, CommitProperties())
+        self.append(DeltaTable(self.path), events, CommitProperties())
 
     def go_live(self, entry: Entry, swap: Callable[[], Outcome]) -> Outcome:
         """Let the entry's manifest go live by `swap`: it is on record before, so that no head in Redis is a mystery."""
@@ -178,13 +179,14 @@ class Ledger:
         """Return what the ledger has, nothing where there is none: a few rows a day, so that they fit in memory."""
         if not self.is_there:
             return History()
-        rows = sorted(_rows(DeltaTable(self.path)), key=itemgetter("token"))
-        dropped = (_head(row) for row in rows if row["event"] == OVERLAY_DROPPED)
+        rows = sorted(rows_of(DeltaTable(self.path)), key=itemgetter("token"))
+        dropped = (head_of(row) for row in rows if row["event"] == OVERLAY_DROPPED)
         known = (row for row in rows if row["token"] != NO_GENERATION)
         generations = (_generation(token, list(events)) for token, events in groupby(known, key=itemgetter("token")))
         return History(tuple(generations), tuple(head for head in dropped if head), _refused(rows))
 
-    def _append(self, table: DeltaTable, events: Iterable[tuple[str, Entry]], how: CommitProperties) -> None:
+    def append(self, table: DeltaTable, events: Iterable[tuple[str, Entry]], how: CommitProperties) -> None:
+        """Put on record what happened, as the next version of `table` or as `how` says."""
         now = self.clock.now()
         rows = [_row(event, entry, now) for event, entry in events]
         if rows:
@@ -193,7 +195,7 @@ class Ledger:
             write_deltalake(table, Table.from_arrays(columns, schema=schema), mode="append", commit_properties=how)
 
 
-def _rows(table: DeltaTable) -> list[dict[str, Any]]:
+def rows_of(table: DeltaTable) -> list[dict[str, Any]]:
     """Return all rows; by deltalake's own engine: of pyarrow's, pandas alone takes a quarter of a second."""
     found = QueryBuilder().register("ledger", table).execute("SELECT * FROM ledger").read_all()
     columns = [found.column(name).to_pylist() for name in found.column_names]
@@ -222,7 +224,7 @@ def _row(event: str, entry: Entry, now: datetime) -> dict[str, object]:
     }
 
 
-def _head(row: dict[str, Any]) -> Head | None:
+def head_of(row: dict[str, Any]) -> Head | None:
     """Return the row's manifest, if it has one that this version can read."""
     record = row["manifest"]
     with suppress(HeadUnreadable):
@@ -231,16 +233,29 @@ def _head(row: dict[str, Any]) -> Head | None:
 
 
 def _generation(token: int, rows: list[dict[str, Any]]) -> Generation:
-    turns = sorted((_turn(row) for row in rows if row["event"] == LIVE), key=lambda turn: turn.order)
+    left = _left(rows)
+    turns = sorted((_corrected(_turn(row), left) for row in rows if row["event"] == LIVE), key=lambda turn: turn.order)
     return Generation(
         token,
         as_of=rows[0]["as_of"],
-        rows=max(row["rows"] for row in rows),
+        rows=left.rows if left else max(row["rows"] for row in rows),
         buckets=max(row["buckets"] for row in rows),
         reserved_at=min(row["at"] for row in rows),
         turns=tuple(turns),
         removed=any(row["event"] == REMOVED for row in rows),
     )
+
+
+def _left(rows: list[dict[str, Any]]) -> Head | None:
+    """Return what erasures have left of a generation, None where it is as it was written: each takes a row off."""
+    heads = [head for head in map(head_of, (row for row in rows if row["event"] == ERASED)) if head]
+    return min(heads, key=lambda head: head.rows, default=None)
+
+
+def _corrected(turn: Turn, left: Head | None) -> Turn:
+    if turn.head is None or left is None:
+        return turn
+    return replace(turn, head=replace(turn.head, rows=left.rows, checksum=left.checksum))
 
 
 def _refused(rows: list[dict[str, Any]]) -> dict[date, Refusal]:
@@ -266,6 +281,6 @@ def _taken_back(turns: list[dict[str, Any]]) -> dict[date, Refusal]:
 
 
 def _turn(row: dict[str, Any]) -> Turn:
-    head = _head(row)
+    head = head_of(row)
     order = head.order if head else (UNKNOWN, microseconds(row["as_of"]), row["token"])
     return Turn(row["token"], row["at"], order, head)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from jobs.erasure.tombstones import NONE, Tombstones
 from jobs.errors import GenerationDiffers, NothingToPublish
 from jobs.lake import Lake
 from jobs.publication import generation as blocks
@@ -36,6 +37,7 @@ class Partition:
     origin: Row
     tally: Tally
     nulls: int
+    tombstones: int = NONE  # their version, before the rows were read
 
     def tally_under(self, layout: Layout) -> Tally:
         """Return the tally under the hash of `layout`, which blocks read back must have."""
@@ -48,7 +50,9 @@ def partition_of(run: Run) -> Partition:
     remedy = f"run `scoreline score {run.pipeline.name} --day {run.day}` first"
     if not run.lake.has(name):
         raise NothingToPublish(f"{name} has no scores as of {run.as_of.date()}; {remedy}")
+    erased = Tombstones(run.settings).at_work(run.pipeline.entity_key)
     rows = run.lake.read_version(name, run.lake.version(name)).where(run.partition)
+    rows = rows if erased is None else rows.where(~erased.is_in(F.col("key")))
     found = rows.agg(F.count("*").alias("all"), F.count_if(F.expr(FINITE)).alias("finite"), F.min(F.struct(*ORIGIN)))
     total, finite, origin = found.collect()[0]
     if not finite:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from deltalake.exceptions import DeltaError
 
+from jobs.erasure.tombstones import Tombstones
 from jobs.errors import GenerationDiffers, Overtaken, RailsBreached
 from jobs.publication.ledger import BREACH, DIFFERS, HISTORY, LIVE, NO_GENERATION, Entry, Ledger
 from jobs.publication.partition import Partition, build, partition_behind, partition_of
@@ -84,7 +85,9 @@ def publish(run: Run, redis_url: str, warrant: Warrant = DUE) -> str:
         HeadUnreadable: what is live has a head that nobody can put in order.
         ServingError: Redis is away, full, or may evict what it holds.
     """
-    partition = partition_of(run) if warrant.lost is None else partition_behind(run.lake, warrant.lost)
+    known = Tombstones(run.settings).version  # before the rows are read
+    found = partition_of(run) if warrant.lost is None else partition_behind(run.lake, warrant.lost)
+    partition = replace(found, tombstones=known)
     run.lake.create(publications_table(run.pipeline.name))
     with Store(redis_url) as store:
         store.require_noeviction()
@@ -160,6 +163,9 @@ class _Publication:
         name = self.run.pipeline.name
         if not self.store.claim(name, token):
             raise Overtaken(f"{name}: a later publication began before generation {token}. Run the task again")
+        # An erasure writes its tombstone and then takes the claim: who has it after that must not have read before.
+        if Tombstones(self.run.settings).version != self.partition.tombstones:
+            raise Overtaken(f"{name}: a key was erased while the scores were read. Run the task again")
 
     def _railed(self, entry: Entry, before: Head | None) -> list[Measure]:
         """Return what the rails found; raise `RailsBreached` where one does not hold."""

@@ -39,6 +39,10 @@ class Settings(BaseSettings):
         "", description="Command that has a dead stream started and returns at once; {pipeline} in it is the name."
     )
 
+    erasure_key_file: Path = Field(
+        Path(), description="File of the secret that erased keys are hashed with; made at the first erasure."
+    )
+
     @field_validator("kafka_options")
     @classmethod
     def _servers_have_their_own(cls, given: dict[str, SecretStr]) -> dict[str, SecretStr]:
@@ -52,6 +56,7 @@ class Settings(BaseSettings):
         """What is not set is under the project's `var/`."""
         var = Path(str(given.get("project", Path(__file__).parents[2]))).resolve() / "var"
         places = {"lake": var / "lake", "landing": var / "landing", "reports": var / "reports"}
+        places["erasure_key_file"] = var / "erasure.key"
         defaults = {name: str(path) for name, path in places.items()}
         return {**defaults, "mlflow_uri": f"sqlite:///{var}/mlflow/mlflow.db", **given}
 

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
 from expectations.rows import RowRules
+from jobs.erasure.entry import Entrance
 from jobs.errors import MessagesLost, StreamEnded
 from jobs.ingest import with_reasons
 from jobs.staging import read_messages, staged
@@ -96,7 +97,7 @@ class Loader:
                 raise StreamEnded(f"{self.site.pipeline.name}: the stream is about to stop")
             text = read_messages(found, self.source, self.site.clock.now())
             rows = staged(text, self.source, self.site.pipeline.entity_key)
-            self._append(with_reasons(rows, self._rules).toArrow(), number)
+            self._append(self._entrance.let_in(with_reasons(rows, self._rules).toArrow()), number)
             self.waits_for = ""
 
     def _append(self, rows: pa.Table, number: int) -> None:
@@ -126,6 +127,10 @@ class Loader:
                 f"`scoreline stream start {name} --reread` reads all that it has"
             )
         LOG.warning("%s: its topic is not read, trying again: %s", self.site.pipeline.name, self.waits_for)
+
+    @cached_property
+    def _entrance(self) -> Entrance:
+        return Entrance(self.site.settings, self.name, self.site.pipeline.entity_key)
 
     @cached_property
     def _live(self) -> LiveEvents:

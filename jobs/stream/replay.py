@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from rich.console import Console
 
+from jobs.erasure.files import as_delivered
+from jobs.erasure.tombstones import without_erased
 from jobs.errors import DataFault, ScorelineError
 from jobs.filesystem import FileSystem
 from jobs.landing import days_between, delivered
@@ -75,7 +77,8 @@ def events_of_days(run: Run, first: date, last: date) -> pa.Table:
     """
     name, source = run.pipeline.events
     files = delivered(FileSystem(run.lake.spark, run.settings.landing), source, days_between(first, last))
-    rows = staged(read_rows(run.lake.spark, source, files), source, run.pipeline.entity_key)
+    text = read_rows(run.lake.spark, source, as_delivered(files, run.settings))
+    rows = without_erased(staged(text, source, run.pipeline.entity_key), run.settings, name, run.pipeline.entity_key)
     good = rows.where("parse_fault IS NULL").orderBy("event_time", "event_id")
     found = good.select("day", *(column for column in good.columns if column not in OURS)).toArrow()
     newest, now = pc.max(found["event_time"]).as_py(), run.clock.now()

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.erasure.tombstones import Tombstones
 from jobs.errors import Overtaken, StreamEnded
 from jobs.registry import ModelVersion
 from jobs.staging import DELIVERY
@@ -51,6 +52,7 @@ class Scorer:
         self.key = site.pipeline.entity_key
         self.sink = Sink(site)
         self.freshness = Freshness()
+        self.tombstones = Tombstones(site.settings)
         self.dimensions = Dimensions(site.lake, list(site.pipeline.dimensions), self.key)
 
     def near(self, known: DataFrame) -> Part | None:
@@ -106,7 +108,14 @@ class Scorer:
         found = self.site.recipes.of(head.model).scored(known, spine, attributes.of(spine, self.key))
         self._refuse_other_epoch(head)
         pinned = ModelVersion(head.model.name, head.model.version, head.model.digest, ())
-        return found.each(part.known_at), Origin(pinned, attributes.versions, self.site.query_id)
+        return found.each(part.known_at).each(self._without_erased), Origin(
+            pinned, attributes.versions, self.site.query_id
+        )
+
+    def _without_erased(self, rows: pa.Table) -> pa.Table:
+        """Return rows without those of erased keys, whose events anybody may have appended again."""
+        erased = self.tombstones.of(self.site.pipeline.events[0], self.key)
+        return rows if erased is None else erased.without(rows, "key")
 
     def _refuse_other_epoch(self, head: Head) -> None:
         """Refuse to write entries of an epoch that ended meanwhile: theirs may be removed by now, and these never."""

@@ -12,6 +12,7 @@ from mlflow.utils.git_utils import get_git_commit
 from pyspark.sql import SparkSession
 
 from jobs import artefact
+from jobs.erasure.tombstones import without_erased
 from jobs.errors import DataFault
 from jobs.features import counted_once, feature_names, features, population, with_validity
 from jobs.lake import Lake
@@ -89,12 +90,13 @@ def _periods(
     """Return the periods and the names of the features."""
     pipeline, horizon = training.pipeline, training.pipeline.label.horizon
     parts = split(mature_dates(pipeline.training, horizon, training.as_of), horizon, pipeline.training)
-    read = {table: lake.read_at(table, number) for table, number in versions.items()}
+    known = {table: lake.read_at(table, number) for table, number in versions.items()}
+    read = {each: without_erased(rows, training.settings, each, pipeline.entity_key) for each, rows in known.items()}
     dimensions = {name: with_validity(read[f"dimensions/{name}"], pipeline.entity_key) for name in pipeline.dimensions}
     # Staged, and not computed again by each of the queries that read it.
     with Staging(lake, f"staging/{pipeline.name}/training/{training.as_of.date()}").attempt() as staging:
-        known = counted_once(dataset.visible(read[f"events/{pipeline.events[0]}"], training.as_of), pipeline.entity_key)
-        events = staging.write(known, "events")
+        told = counted_once(dataset.visible(read[f"events/{pipeline.events[0]}"], training.as_of), pipeline.entity_key)
+        events = staging.write(told, "events")
         with naming(queries.population.path):
             spine = staging.write(population(events, parts.dates, queries.population.text), "spine")
         spine = dataset.sampled(spine, spine.count())

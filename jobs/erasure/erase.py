@@ -1,0 +1,168 @@
+"""Erase a key: tombstone, streams, files, ledger, tables, Redis, reports; then all is looked at once more."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pyarrow as pa
+from deltalake import write_deltalake
+
+from jobs.erasure.files import Landing, Lines, rewritten_table
+from jobs.erasure.generations import Generations
+from jobs.erasure.reports import Reports
+from jobs.erasure.rows import Kept, Rows, kept_tables
+from jobs.erasure.scope import Scope
+from jobs.erasure.secret import Secret, made_secret, read_secret
+from jobs.erasure.streams import Streams
+from jobs.erasure.tombstones import BEGUN, DONE, NAME, Tombstones, erasures_table
+from jobs.errors import ErasureUnfinished
+from jobs.lake import Lake
+from jobs.publication.ledger import Ledger
+from jobs.spec import Settings
+from serving.clock import Clock
+from serving.store import Store
+
+LOG = logging.getLogger(__name__)
+LOOKS = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a key is erased: lake, settings, Redis and clock."""
+
+    lake: Lake
+    settings: Settings
+    store: Store
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One key of a scope; `found` counts what was there, by place, since the command began."""
+
+    place: Place
+    scope: Scope
+    key: str
+    reason: str = ""
+    found: Counter[str] = field(default_factory=Counter)
+
+    def run(self) -> Iterator[str]:
+        """Erase the key, and tell in lines what is done; running it again is right, and changes nothing that is done.
+
+        Raises:
+            ErasureUnfinished: the key is still somewhere, or a stream does not stop; running it again goes on.
+            ErasureKeyLost: keys were erased before, and the secret by which they are told is lost.
+            FileFault: a landing file cannot be read or written.
+        """
+        streams = self._streams
+        resume = self._begin(streams.unstopped())
+        yield f"tombstone {self.mark[:12]}: {', '.join(self.scope.bars)} bring the key no more"
+        streams.stop()
+        for generations in self._generations:
+            generations.fence()
+        for look in range(LOOKS):
+            yield from self._pass()
+            if not (left := self._left()):
+                break
+            LOG.info("%s is there again after look %d", ", ".join(left), look + 1)
+        else:
+            raise ErasureUnfinished(f"the key came back into {', '.join(left)} while it was erased: run it once more")
+        self._write(DONE, {"found": self.found})
+        yield from streams.release(resume)
+
+    @cached_property
+    def mark(self) -> str:
+        """The hash by which the key is known."""
+        return self._secret.hash_of(self.scope.entity_key, self.key)
+
+    def _pass(self) -> Iterator[str]:
+        """Erase the key from all places once, and tell of those that had it."""
+        for pipeline in self.scope.streaming:
+            self.place.lake.files.delete(f"staging/{pipeline.name}")  # who works there begins again, without the key
+        for name, source in self.scope.sources.items():
+            lines = Lines(self.key, tuple(source.columns), self.scope.entity_key)
+            landing = Landing(self.place.lake, self.place.settings)
+            yield from self._told(f"landing: {name}", landing.erase(source, lines))
+        for generations in self._generations:
+            generations.correct()
+        for table in self._tables():
+            yield from self._told(table.name, self._rows.erase(table))
+        for generations in self._generations:
+            yield from self._told(f"Redis: {generations.pipeline.name}", generations.drop())
+        names = tuple(pipeline.name for pipeline in self.scope.pipelines)
+        yield from self._told("reports", Reports(self.place.settings.reports, names, self.key).erase())
+        for table in self._tables():
+            yield from self._told(f"files of {table.name} that no version has", self._rows.sweep(table))
+
+    def _left(self) -> list[str]:
+        """Return where the key is."""
+        tables = [table.name for table in self._tables() if self._rows.count(table)]
+        return tables + [f"Redis: {each.pipeline.name}" for each in self._generations if each.found()]
+
+    def _told(self, what: str, many: int) -> Iterator[str]:
+        if many:
+            self.found[what] += many
+            yield f"{what}: {many}"
+
+    def _tables(self) -> list[Kept]:
+        return [table for table in kept_tables(self.scope) if self.place.lake.has(table.name)]
+
+    def _begin(self, unstopped: list[str]) -> set[str]:
+        """Write the tombstone, before anything else; return whose streams run again at the end.
+
+        An erasure that was killed has stopped some: its own row says which.
+        """
+        lake = self.place.lake
+        lake.create(erasures_table())
+        lake.create(rewritten_table())
+        mine = [row for row in self._tombstones.rows if row["key_hash"] == self.mark]
+        ended = max((row["at"] for row in mine if row["event"] == DONE), default=None)
+        begun = [row for row in mine if row["event"] == BEGUN and (ended is None or row["at"] > ended)]
+        missing = set(self.scope.bars) - {source for row in mine for source in row["sources"]}
+        if not begun or missing:
+            self._write(BEGUN, {"streams": unstopped})
+        return {*unstopped, *(name for row in begun for name in json.loads(row["told"])["streams"])}
+
+    def _write(self, event: str, told: dict[str, object]) -> None:
+        texts = {
+            "entity_key": self.scope.entity_key,
+            "key_hash": self.mark,
+            "secret_id": self._secret.id,
+            "event": event,
+            "reason": self.reason,
+            "told": json.dumps(told),
+        }
+        row = {name: pa.array([text], pa.string()) for name, text in texts.items()}
+        row["sources"] = pa.array([list(self.scope.bars)], pa.list_(pa.string()))
+        row["at"] = pa.array([self.place.clock.now()], pa.timestamp("us", "UTC"))
+        columns = [column.name for column in erasures_table().columns]
+        write_deltalake(self.place.settings.table(NAME), pa.table(row).select(columns), mode="append")
+
+    @cached_property
+    def _secret(self) -> Secret:
+        path, rows = self.place.settings.erasure_key_file, self._tombstones.rows
+        secret = read_secret(path) if rows else made_secret(path)
+        self._tombstones.require(secret)
+        return secret
+
+    @cached_property
+    def _tombstones(self) -> Tombstones:
+        return Tombstones(self.place.settings)
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return Rows(self.place.lake, self.key)
+
+    @property
+    def _streams(self) -> Streams:
+        place = self.place
+        return Streams(self.scope.streaming, place.lake, place.settings, place.store, place.clock)
+
+    @cached_property
+    def _generations(self) -> list[Generations]:
+        at = self.place
+        ledgers = [(each, Ledger.of(at.settings, each.name, at.clock)) for each in self.scope.pipelines]
+        return [Generations(each, at.lake, at.store, ledger, self.key, self.mark) for each, ledger in ledgers]

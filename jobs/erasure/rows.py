@@ -1,0 +1,153 @@
+"""A key's rows in the Delta tables, and the files that still have them: no log and no plan ever shows the key."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote
+
+from deltalake import DeltaTable
+from pyarrow.fs import FileInfo, FileSelector, FileSystem
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.erasure.scope import Scope
+from jobs.erasure.words import shown_in_java
+from jobs.errors import ErasureUnfinished, Fenced
+from jobs.lake import Lake
+from jobs.stream.way import way_through
+
+LOG = logging.getLogger(__name__)
+TRIES = 20
+# What no version has had and is younger may be somebody's commit of the next moment.
+GRACE = timedelta(minutes=10)
+SOUGHT = "sought STRING, pattern STRING"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A table that may have the key: by a column, or in texts that show it (an SQL expression)."""
+
+    name: str
+    column: str = ""
+    text: str = ""
+    types: str = ""
+
+    @property
+    def condition(self) -> str:
+        """The condition of a row `kept` to be the key's, which `key` has in its column `sought`."""
+        return f"kept.`{self.column}` = key.sought" if self.column else f"rlike({self.text}, key.pattern)"
+
+    @property
+    def schema(self) -> str:
+        """The columns that the condition looks at, with their types."""
+        return self.types or f"`{self.column}` STRING"
+
+
+def kept_tables(scope: Scope) -> Iterator[Kept]:
+    """Give all tables of a scope that may have its key."""
+    for name, source in scope.sources.items():
+        yield Kept(f"{'events' if source.kind == 'events' else 'dimensions'}/{name}", scope.entity_key)
+        text = "concat_ws(' ', kept.raw, kept.reasons)"
+        yield Kept(f"quarantine/{name}", text=text, types="raw STRING, reasons ARRAY<STRING>")
+    for pipeline in scope.pipelines:
+        for kind in ("features", "scores", "features_superseded", "scores_superseded", "scores_live"):
+            yield Kept(f"{kind}/{pipeline.name}", "key")
+        yield Kept(f"quarantine_live/{pipeline.name}", "key")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one key in the tables of a lake."""
+
+    lake: Lake
+    key: str
+
+    def count(self, table: Kept) -> int:
+        """Return how many rows of a table are the key's."""
+        return self._of_key(self.lake.read(table.name), table).count()
+
+    def erase(self, table: Kept) -> int:
+        """Delete the key's rows, and return how many there were; live appends go on meanwhile.
+
+        Raises:
+            Fenced: others write to the table all the time.
+        """
+        found = self.count(table)
+        if found:
+            self._deleted(table)
+        return found
+
+    def sweep(self, table: Kept) -> int:
+        """Remove the files of a table that have the key and belong to no version from now on; return how many.
+
+        Others stay, for who reads an older version. Vacuum would take the files of commits that are just being made.
+
+        Raises:
+            ErasureUnfinished: somebody is about to commit such a file, or died a moment ago.
+        """
+        files, folder = FileSystem.from_uri(self.lake.path(table.name))
+        live = {_own(uri) for uri in DeltaTable(self.lake.path(table.name)).file_uris()}
+        listed = files.get_file_info(FileSelector(folder, recursive=True))
+        old = [each for each in listed if each.extension == "parquet" and _is_of_no_version(each, live)]
+        having = [each for each in old if each.base_name in self._having(table, folder, old)] if old else []
+        removed = {_own(path) for path in self.lake.removed_files(table.name)} if having else set()
+        young = [each for each in having if each.base_name not in removed and _is_young(each)]
+        for each in having:
+            if each not in young:
+                _remove(files, each)
+        if young:
+            raise ErasureUnfinished(
+                f"{table.name}: {len(young)} files with the key are of no version yet, or of a writer who was killed: "
+                f"let what is at work end, and run the erasure again after {datetime.now(UTC) + GRACE:%H:%M} UTC"
+            )
+        return len(having)
+
+    def _having(self, table: Kept, folder: str, files: list[FileInfo]) -> set[str]:
+        reader = self.lake.spark.read.schema(table.schema).option("ignoreMissingFiles", value=True)
+        root = self.lake.path(table.name)
+        rows = reader.parquet(*[f"{root}{each.path.removeprefix(folder)}" for each in files])
+        named = rows.select("*", "_metadata.file_name")
+        return {unquote(row.file_name) for row in self._of_key(named, table).select("file_name").distinct().collect()}
+
+    def _of_key(self, rows: DataFrame, table: Kept) -> DataFrame:
+        return rows.alias("kept").join(self._sought.alias("key"), F.expr(table.condition), "left_semi")
+
+    def _deleted(self, table: Kept) -> None:
+        for number in range(TRIES):
+            try:
+                # Live appends may commit faster than this does: from the second time on they are asked to wait.
+                if number and table.name.startswith("events/"):
+                    with way_through(self.lake.path(table.name)):
+                        self.lake.delete_joined(table.name, self._sought, table.condition)
+                else:
+                    self.lake.delete_joined(table.name, self._sought, table.condition)
+            except Fenced as fault:
+                LOG.info("%s: once more: %s", table.name, fault)
+            else:
+                return
+        raise Fenced(f"{table.name}: others wrote at the same moment, {TRIES} times: run the erasure again")
+
+    @property
+    def _sought(self) -> DataFrame:
+        """The key as a row: a plan names its columns, a literal would be in plans, logs and Delta's own log."""
+        return self.lake.spark.createDataFrame([(self.key, shown_in_java(self.key))], SOUGHT)
+
+
+def _own(path: str) -> str:
+    return unquote(path).rpartition("/")[2]
+
+
+def _is_of_no_version(file: FileInfo, live: set[str]) -> bool:
+    return file.is_file and "/_delta_log/" not in file.path and file.base_name not in live
+
+
+def _is_young(file: FileInfo) -> bool:
+    return bool(file.mtime > datetime.now(UTC) - GRACE)
+
+
+def _remove(files: FileSystem, file: FileInfo) -> None:
+    folder = file.path.removesuffix(file.base_name)
+    for path in (file.path, f"{folder}.{file.base_name}.crc"):  # Hadoop's checksums are by its side
+        if files.get_file_info(path).is_file:
+            files.delete_file(path)

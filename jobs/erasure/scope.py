@@ -1,0 +1,56 @@
+"""What an erasure is about: the pipelines that know the key, and the sources that bring it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from jobs.erasure.tombstones import EVERY
+from jobs.spec import Pipeline, Source
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Pipelines whose keys are values of the column `entity_key`, all that share a source with one of them.
+
+    `neighbours` are pipelines that share one too, and have other keys: of them the stream's state knows the rows.
+    """
+
+    entity_key: str
+    pipelines: tuple[Pipeline, ...]
+    neighbours: tuple[Pipeline, ...]
+    bars: tuple[str, ...]  # the sources that bring the key no more
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """All their sources, by name."""
+        return {name: source for pipeline in self.pipelines for name, source in pipeline.sources.items()}
+
+    @property
+    def streaming(self) -> tuple[Pipeline, ...]:
+        """All pipelines whose streams may hold the key."""
+        return self.pipelines + self.neighbours
+
+
+def scope_of(asked: Pipeline, declared: Mapping[str, Pipeline]) -> Scope:
+    """Return the scope of one pipeline: with it go all of the same entity key that read its sources, and so on."""
+    found = {asked.name: asked}
+    while more := [each for each in declared.values() if each.name not in found and _is_with(each, found.values())]:
+        found |= {each.name: each for each in more}
+    return _scope(asked.entity_key, found, declared, barred=None)
+
+
+def scopes_of_all(declared: Mapping[str, Pipeline]) -> list[Scope]:
+    """Return a scope for each name space: all pipelines there are, and all sources that there will ever be."""
+    spaces = dict.fromkeys(pipeline.entity_key for pipeline in declared.values())
+    mine = {space: {name: each for name, each in declared.items() if each.entity_key == space} for space in spaces}
+    return [_scope(space, mine[space], declared, barred=EVERY) for space in spaces]
+
+
+def _scope(space: str, found: dict[str, Pipeline], declared: Mapping[str, Pipeline], barred: str | None) -> Scope:
+    sources = sorted({name for each in found.values() for name in each.sources})
+    others = (each for name, each in declared.items() if name not in found)
+    neighbours = tuple(each for each in others if each.sources.keys() & set(sources))
+    return Scope(space, tuple(found.values()), neighbours, (barred,) if barred else tuple(sources))
+
+
+def _is_with(one: Pipeline, others: Iterable[Pipeline]) -> bool:
+    return any(one.entity_key == other.entity_key and one.sources.keys() & other.sources.keys() for other in others)
