@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from jobs.errors import ScorelineError, SpecError
+from jobs.explain.commands import EXPLAINING
 from jobs.log import configure_logging
 from jobs.publication.operations import OPERATIONS
 from jobs.spec import Pipeline, load_pipelines, missing_files, settings
@@ -236,7 +237,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in (*OPERATIONS, stream):
+for operation in (*OPERATIONS, *EXPLAINING, stream):
     cli.add_command(operation)
 
 
