@@ -79,7 +79,7 @@ def look(run: Run, key: str, at: datetime) -> Subject:
     rows = rows_of(None if scores is None else scores.where(F.col("key") == F.lit(key)))
     history = Ledger.of(run.settings, name, run.clock).read()
     served = served_at(history, rows, at, lambda day: has_scores(run.lake, name, day))
-    last = before(rows, served.row) if served.row else None
+    last = before(rows, served.row, at) if served.row else None
     models = Models.of(run, [row for row in (served.row, last) if row])
     erasure = erasure_of(run.settings, run.pipeline, key)
     return Subject(key, served, last, models, erasure, tuple(_gone(run, rows, served, models, erasure)))

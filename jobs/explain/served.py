@@ -102,6 +102,6 @@ def _newest(rows: Sequence[Recorded], at: datetime) -> Recorded | None:
     return max((row for row in rows if row.stood_at(at)), key=lambda row: (row.as_of, row.events_version), default=None)
 
 
-def before(rows: Sequence[Recorded], row: Recorded) -> Recorded | None:
-    """Return the key's last score before that of `row`, which itself may be of a run or of the stream."""
-    return _newest([each for each in rows if each.as_of < row.as_of], row.written_at)
+def before(rows: Sequence[Recorded], row: Recorded, at: datetime) -> Recorded | None:
+    """Return the key's last score before that of `row`, of a run or of the stream, as it stood at an instant."""
+    return _newest([each for each in rows if each.as_of < row.as_of], at)

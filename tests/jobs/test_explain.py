@@ -229,7 +229,11 @@ def test_scores_of_a_date_that_are_gone_are_told_before(copy: Place) -> None:
     copy.table("scores").delete(f"as_of_date = '{as_of_day(DAY).date()}'")
     subject = look(copy.run, "00001", datetime.now(UTC))
     assert "no scores as of 1998-06-02, which generation 1 was made of, are on record" in subject.served.note
-    assert "nothing was served" not in text(explain(copy.run, subject))
+    assert "what follows is about the newest score that was on record" in subject.gone[0]
+    told = explain(copy.run, subject)
+    assert told.replay is not None
+    assert told.replay.agrees
+    assert told.replay.row.as_of == as_of_day(NEXT)
 
 
 def test_all_scores_are_reproduced_also_after_maintenance_of_no_retention(copy: Place) -> None:

@@ -102,7 +102,8 @@ def test_a_date_that_is_gone_is_no_unknown_key() -> None:
 def test_the_score_before_is_of_run_or_stream_and_stood_then() -> None:
     older = replace(BATCH, as_of=instant(JUNE_2 - MICROS))
     replaced = replace(older, kind="superseded", superseded_at=instant(JUNE_2 - MICROS // 2))
-    assert before([older, replaced, BATCH, LIVE], LIVE) == BATCH
-    assert before([older, replaced, BATCH, LIVE], BATCH) == older
-    assert before([BATCH], BATCH) is None
+    assert before([older, replaced, BATCH, LIVE], LIVE, MORNING) == BATCH
+    assert before([older, replaced, BATCH, LIVE], BATCH, MORNING) == older
+    assert before([replace(older, scored_at=MORNING + HOUR)], BATCH, MORNING) is None
+    assert before([BATCH], BATCH, MORNING) is None
     assert date(1998, 6, 2) == BATCH.date
