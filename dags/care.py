@@ -34,9 +34,16 @@ MAINTENANCE = """
 # Few files for the tables of {name}
 
 Once a day, or once an hour where a stream is declared, `scoreline maintain {name}`: what came in small appends \
-(events, dimensions, what was quarantined, what the stream scored) is put together in larger files. The rows stay \
-what they are, and runs, readers and streams go on meanwhile. Files that were put together six hours ago (of \
-dimensions: 30 days) are removed. A stream keeps the log of its events short by itself.
+(events, dimensions, what was quarantined, what the stream scored, what was measured, the ledger of generations) is \
+put together in larger files, and so are the files of a date's scores and features. The rows stay what they are, and \
+runs, readers and streams go on meanwhile. Files that no version of the last hours or days has are removed: six hours \
+for what a stream appends to, a week for what was measured and the ledger, 30 days for all else. A stream keeps the \
+log of its events short by itself.
+
+For how long can a score be explained and computed again (`scoreline explain {name}`, `scoreline reproduce {name}`)? \
+For ever, as long as its model is in the registry: what that needs are rows of the newest version of each table, also \
+of scores and features that were replaced, and no row is ever removed but by an erasure. Old Delta versions, which \
+this removes, are not needed for it.
 
 A run that comes due while the last one goes on waits for it. Pipelines that share a source compact it one after the \
 other where the pool `spark` has one slot; else the slower one of two at the same moment is told so and tries again.

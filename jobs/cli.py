@@ -11,6 +11,7 @@ import click
 from jobs.backfill.commands import backfill
 from jobs.erasure.commands import erase
 from jobs.errors import ScorelineError, SpecError
+from jobs.explain.commands import EXPLAINING
 from jobs.log import configure_logging
 from jobs.publication.operations import OPERATIONS
 from jobs.spec import Pipeline, load_pipelines, missing_files, settings
@@ -251,7 +252,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in (*OPERATIONS, backfill, stream, erase):
+for operation in (*OPERATIONS, *EXPLAINING, backfill, stream, erase):
     cli.add_command(operation)
 
 

@@ -18,6 +18,7 @@ ScorelineError                 a job failed; running it again may help (exit cod
     ├── FileFault              a landing file is missing, unreadable, of another shape, or delivered twice
     ├── FrameFault             a frame breaks a contract that no suite can waive (keys, spine, NaN)
     ├── NothingToPublish       there is no scores partition to publish
+    ├── ReplayDiffers          a score is not what its recorded inputs give
     ├── RailsBreached          a generation is further from the live one than its pipeline allows
     ├── RollbackRefused        there is no whole generation to go back to
     ├── StreamFailed           a stream ended by what no restart mends
@@ -113,6 +114,10 @@ class NothingToPublish(DataFault):
 
 class RailsBreached(DataFault):
     """A generation is further from the live one than the rails of its pipeline allow; it did not go live."""
+
+
+class ReplayDiffers(DataFault):
+    """A score on record is not, bit for bit, what its recorded inputs give."""
 
 
 class RollbackRefused(DataFault):

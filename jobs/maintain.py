@@ -9,6 +9,11 @@ from jobs.spec import Pipeline
 
 LOG = logging.getLogger(__name__)
 MB = 2**20
+# Of what is replaced or added by date, a compaction joins files of a date alone: those that are one already stay so.
+OWN = (
+    "scores_live", "quarantine_live", "scores", "features", "scores_superseded", "features_superseded", "quality",
+    "publications",
+)  # fmt: skip
 # Files from 64 MB on stay as they are, or each compaction would write again what earlier ones wrote.
 SIZES = {
     "spark.databricks.delta.optimize.minFileSize": str(64 * MB),
@@ -17,9 +22,10 @@ SIZES = {
 
 
 def maintain(lake: Lake, pipeline: Pipeline) -> list[str]:
-    """Compact the tables of a pipeline that grow by small appends, and return a line for each.
+    """Compact the tables of a pipeline that grow, remove files that none of their versions has, and tell of each.
 
-    Readers, writers and streams go on meanwhile: rows and their numbers of append stay what they are.
+    Readers, writers and streams go on meanwhile: rows and their numbers of append stay what they are. A replay reads
+    rows alone, so that no score is explained worse afterwards.
 
     Raises:
         Fenced: another compaction of the same table was faster; what was compacted before stays so.
@@ -33,8 +39,7 @@ def _tables(pipeline: Pipeline) -> Iterator[str]:
     for name, source in pipeline.sources.items():
         yield f"{'events' if source.kind == 'events' else 'dimensions'}/{name}"
         yield f"quarantine/{name}"
-    yield f"scores_live/{pipeline.name}"
-    yield f"quarantine_live/{pipeline.name}"
+    yield from (f"{kind}/{pipeline.name}" for kind in OWN)
 
 
 def _compacted(lake: Lake, table: str) -> str:

@@ -1,0 +1,169 @@
+"""Computing scores on record again: events as they stood, `features.sql`, the model's artefact, and the bits."""
+
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.errors import DataFault
+from jobs.explain.recorded import Recorded, Values
+from jobs.features import counted_once, features, with_validity
+from jobs.registry import VerifiedArtefact, fetch
+from jobs.run import Run
+from jobs.scoring import require_features, score_frame
+from jobs.sqlfile import naming, pipeline_sql
+from jobs.tables import VERSION
+from serving.head import Model
+
+Key = tuple[str, Any]
+
+
+@dataclass(frozen=True)
+class Again:
+    """What computing a score once more gave."""
+
+    score: float
+    features: Values
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A score on record beside the same, computed again; `seen` is what the model saw, where that is on record."""
+
+    row: Recorded
+    again: Again | None
+    seen: Values | None
+    names: tuple[str, ...]
+
+    @property
+    def same_score(self) -> bool:
+        """Whether the 32 bits of the score agree."""
+        return self.again is not None and struct.pack("<f", self.row.score) == struct.pack("<f", self.again.score)
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """The features of the model whose bits differ from those on record."""
+        if self.again is None or self.seen is None:
+            return ()
+        again, seen = self.again.features, self.seen
+        return tuple(name for name in self.names if bits(seen.get(name)) != bits(again.get(name)))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all bits do."""
+        return self.same_score and not self.differing
+
+
+@dataclass(frozen=True)
+class Models:
+    """The artefacts of models that are what was registered, and why others are not to be had."""
+
+    there: Mapping[Model, VerifiedArtefact]
+    gone: Mapping[Model, str]
+
+    @classmethod
+    def of(cls, run: Run, rows: Iterable[Recorded]) -> "Models":
+        """Fetch the models of rows, each once.
+
+        Raises:
+            RegistryUnavailable: MLflow does not answer.
+        """
+        there: dict[Model, VerifiedArtefact] = {}
+        gone: dict[Model, str] = {}
+        for model in sorted({row.model for row in rows}, key=lambda each: (each.name, each.version, each.digest)):
+            try:
+                there[model] = fetch(run.settings.mlflow_uri, model.name, model.version, model.digest)
+            except DataFault as fault:
+                gone[model] = str(fault)
+        return cls(there, gone)
+
+
+def replays(run: Run, rows: Sequence[Recorded], models: Models, seen: Mapping[Recorded, Values]) -> list[Replay]:
+    """Compute again all rows whose model is there; `seen` is what is on record of their features.
+
+    Raises:
+        FrameFault, SqlRefused: `features.sql` is not what it was: it gives other columns, or cannot be computed.
+    """
+    able = [row for row in rows if row.model in models.there]
+    found: list[Replay] = []
+    for group in passes(able):
+        artefact = models.there[group[0].model]
+        again = _again(run, group, artefact)
+        found += [
+            Replay(row, again.get((row.key, row.as_of)), seen.get(row), artefact.version.features) for row in group
+        ]
+    return found
+
+
+def passes(rows: Iterable[Recorded]) -> list[list[Recorded]]:
+    """Return the rows in as few groups as can be computed in one go each.
+
+    Rows of runs share a pass where they were made from the same model and versions, for `features.sql` may look at any
+    event that the run saw. The stream gave it the events of some keys alone, so a key's row depends on no other key:
+    rows of different keys share a pass, each key with the events of its own version.
+    """
+    groups: dict[object, list[Recorded]] = defaultdict(list)
+    times: dict[object, Any] = defaultdict(count)
+    for row in rows:
+        alone = (row.model, next(times[row.model, row.key])) if row.kind == "stream" else row.made_from
+        groups[row.kind == "stream", alone].append(row)
+    return list(groups.values())
+
+
+def bits(value: object) -> bytes | object:
+    """Return a number's bits; two values that are equal and differ in them (0.0 and -0.0) are not the same."""
+    return struct.pack("<d", value) if isinstance(value, float) else value
+
+
+def _again(run: Run, group: Sequence[Recorded], artefact: VerifiedArtefact) -> dict[Key, Again]:
+    names, sql = artefact.version.features, pipeline_sql(run.settings, run.pipeline, "features")
+    spine = run.lake.spark.createDataFrame(
+        sorted({(row.key, row.as_of) for row in group}), "key string, as_of timestamp"
+    )
+    with naming(sql.path):
+        seen = features(_events(run, group), spine, _dimensions(run, group), sql.text)
+        require_features(seen, names)
+        seen = seen.persist()  # the features that are shown are those that are scored
+        try:
+            listed = {_place(row): row for row in seen.toArrow().to_pylist()}
+            scored = {
+                _place(row): row["score"] for row in score_frame(seen, artefact.blob, names).toArrow().to_pylist()
+            }
+        finally:
+            seen.unpersist()
+    return {place: Again(scored[place], listed[place]) for place in listed}
+
+
+def _place(row: Values) -> Key:
+    return row["key"], row["as_of"]
+
+
+def _events(run: Run, group: Sequence[Recorded]) -> DataFrame:
+    name, key = f"events/{run.pipeline.events[0]}", run.pipeline.entity_key
+    versions = {row.key: row.events_version for row in group}
+    return counted_once(_as_it_stood(run, name, group, versions), key)
+
+
+def _dimensions(run: Run, group: Sequence[Recorded]) -> dict[str, DataFrame]:
+    found = {}
+    for name in run.pipeline.dimensions:
+        # A row from before the pipeline had the dimension knows none of its rows.
+        versions = {row.key: dict(row.dimension_versions).get(name, -1) for row in group}
+        rows = _as_it_stood(run, f"dimensions/{name}", group, versions)
+        found[name] = with_validity(rows, run.pipeline.entity_key)
+    return found
+
+
+def _as_it_stood(run: Run, table: str, group: Sequence[Recorded], versions: Mapping[str, int]) -> DataFrame:
+    """Return a table of deliveries as the rows of a group knew it; of the stream's, each key as its own row did."""
+    if group[0].kind != "stream":
+        return run.lake.read_at(table, next(iter(versions.values())))
+    key, listed = run.pipeline.entity_key, sorted(versions.items())
+    asked = run.lake.spark.createDataFrame(listed, f"{key} string, newest long")
+    known = run.lake.read(table).join(F.broadcast(asked), key)
+    return known.where(F.col(VERSION) <= F.col("newest")).drop(VERSION, "newest")
