@@ -77,6 +77,7 @@ def score_columns(scored: DataFrame, run: Run, pinned: Pinned) -> DataFrame:
         F.lit(versions[_events(run)]).cast("bigint").alias("events_version"),
         F.create_map(*dimensions).cast("map<string,bigint>").alias("dimension_versions"),
         F.lit(run.run_id).alias("run_id"),
+        F.lit(run.clock.now()).alias("scored_at"),
     )
 
 
@@ -154,27 +155,30 @@ def _commit(run: Run, pinned: Pinned, result: Result, fences: tuple[Fence, Fence
     name, date = run.pipeline.name, run.as_of.date()
     table = features_table(name, result.features.schema)
     run.lake.create(table)
-    if pinned.scored_before:
-        _supersede(run, table, result, fences[1])
+    scores = result.scores
+    if pinned.scored_before and not _supersede(run, table, result, fences[1]):
+        first = run.lake.read(f"scores/{name}").where(run.partition).agg(F.min("scored_at")).collect()[0][0]
+        scores = scores.withColumn("scored_at", F.lit(first).cast("timestamp"))
     dated = result.features.withColumn("as_of_date", F.to_date("as_of"))
     run.lake.replace(dated, table.name, f"as_of_date = DATE'{date}'", fences[0])
-    run.lake.replace(result.scores, f"scores/{name}", run.partition, fences[1])
+    run.lake.replace(scores, f"scores/{name}", run.partition, fences[1])
     LOG.info("scores/%s: %d rows for %s", name, result.rows, date)
 
 
-def _supersede(run: Run, features: Table, result: Result, fence: Fence) -> None:
-    """Keep what is about to be replaced by other scores, or by more of them: history is rows."""
+def _supersede(run: Run, features: Table, result: Result, fence: Fence) -> bool:
+    """Keep what is about to be replaced by other scores, or by more of them: history is rows; return whether it is."""
     name, lake = run.pipeline.name, run.lake
     before = lake.read(f"scores/{name}").where(run.partition)
     compared = ["key", "score", "model_version", "model_digest", "events_version"]
     gone = before.select(compared).exceptAll(result.scores.select(compared))
     if before.count() == result.rows and gone.isEmpty():
-        return
+        return False
     seen = lake.read(features.name).where(f"as_of_date = DATE'{run.as_of.date()}'")
     for table, rows in ((superseded(scores_table(name)), before), (superseded(features), seen)):
         lake.create(table)
         replaced = rows.withColumn("superseded_at", F.lit(run.clock.now())).select(*table.names)
         lake.append_once(replaced, table.name, f"{fence.app_id}/{fence.version - 1}")
+    return True
 
 
 def _matched(spine: DataFrame, seen: DataFrame) -> int:

@@ -131,6 +131,7 @@ _SCORE = (
     Column("events_version", "BIGINT", "version of the events table that was read"),
     Column("dimension_versions", "MAP<STRING,BIGINT>", "version of each dimension's table that was read"),
     Column("run_id", "STRING", "the run that scored"),
+    Column("scored_at", "TIMESTAMP", "when the score was written first; a rerun that gives the same rows keeps it"),
 )
 _BY_DATE = {**_KEPT, "delta.dataSkippingStatsColumns": "as_of"}
 # Each catch-up leaves an application id of its own. Those of a batch that may come again are written again by each

@@ -1,6 +1,7 @@
 """Where fresh scores go: the overlay in Redis first, then the tables, each once for each part of a micro-batch."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,7 @@ def overlay_write(overlay: OverlayStore, head: Head, scores: pa.Table) -> int:
     return overlay.write(head, [Fresh(key, as_of, (score,), version) for key, as_of, score, version in rows])
 
 
-def score_rows(scores: pa.Table, origin: Origin) -> pa.Table:
+def score_rows(scores: pa.Table, origin: Origin, now: datetime) -> pa.Table:
     """Return scores (key, as_of, score, events_version) with what every row of a scores table carries."""
     count = len(scores)
 
@@ -57,6 +58,7 @@ def score_rows(scores: pa.Table, origin: Origin) -> pa.Table:
             "events_version": scores["events_version"],
             "dimension_versions": constant(list(origin.dimension_versions.items()), versions),
             "run_id": constant(origin.run_id, pa.string()),
+            "scored_at": constant(now, pa.timestamp("us", "UTC")),
         }
     )
 
@@ -96,7 +98,7 @@ class Sink:
         self._keep(Scored(scores, quarantined), origin, (app_id, 0))
 
     def _keep(self, found: Scored, origin: Origin, transaction: tuple[str, int]) -> None:
-        self.live.append_once(score_rows(found.scores, origin), *transaction)
+        self.live.append_once(score_rows(found.scores, origin, self.site.clock.now()), *transaction)
         self.keys += len(found.scores)
         if found.quarantined is not None:
             self.quarantine.append_once(quarantine_rows(found.quarantined, origin), *transaction)
