@@ -24,7 +24,7 @@ COLUMNS = """
     SELECT schema_name || '.' || table_name AS "table", column_name AS "column", data_type AS "type", comment
     FROM duckdb_columns() WHERE database_name = 'memory' AND schema_name <> 'main'
     UNION ALL
-    SELECT schema_name || '.' || function_name || '(' || array_to_string(parameters, ', ') || ')', '', 'function', comment
+    SELECT format('{}.{}({})', schema_name, function_name, array_to_string(parameters, ', ')), '', 'function', comment
     FROM duckdb_functions() WHERE database_name = 'memory'
     ORDER BY 1
 """
@@ -33,7 +33,7 @@ COLUMNS = """
 def opened(found: Settings, pipelines: list[Pipeline], at: datetime | None = None) -> duckdb.DuckDBPyConnection:
     """Return the connection for the lake of `found` and the tables of `pipelines`: what `jobs.analysts.lake` says."""
     tables = stored(found, pipelines)
-    connection = duckdb.connect(config=CONFIG)
+    connection = duckdb.connect(config={**CONFIG})
     connection.execute("SET TimeZone = 'UTC'")
     if at is None:
         _put_now(Shelf(connection, HERE), tables, pipelines)

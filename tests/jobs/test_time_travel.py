@@ -105,7 +105,7 @@ def fill(connection: duckdb.DuckDBPyConnection, dates: list[Date]) -> None:
             kind, more = ("scores_superseded", [each.superseded_at]) if each.superseded_at else ("scores", [])
             as_of = datetime(one.day.year, one.day.month, one.day.day, tzinfo=UTC)
             shared = [as_of, one.day, "champion", NAME]
-            told = ["d", 1, {}, "r", each.scored_at, *more]
+            told: list[object] = ["d", 1, {}, "r", each.scored_at, *more]
             rows = [[key, 0.5, *shared, model, *told] for key, model in each.rows.items()]
             connection.executemany(f"INSERT INTO {kind}.{NAME} VALUES ({', '.join('?' * len(rows[0]))})", rows)
 
