@@ -58,7 +58,7 @@ def _ran(connection: "DuckDBPyConnection", text: str, at: datetime | None) -> "D
     try:
         return connection.execute(text)
     except duckdb.Error as error:
-        said = str(error).split("\n\nLINE ")[0]
+        said = str(error).split("\n\nLINE ")[0].rstrip("!.")
         missing = isinstance(error, duckdb.CatalogException)
         hint = "`scoreline sql 'FROM columns'` lists what there is" if missing else "mend the query"
         past = "; with --at, write `now.` before what has no past" if missing and at else ""
