@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.analysts.commands import ANALYSTS
 from jobs.backfill.commands import backfill
 from jobs.erasure.commands import erase
 from jobs.errors import ScorelineError, SpecError
@@ -252,7 +253,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in (*OPERATIONS, *EXPLAINING, backfill, stream, erase):
+for operation in (*OPERATIONS, *EXPLAINING, *ANALYSTS, backfill, stream, erase):
     cli.add_command(operation)
 
 

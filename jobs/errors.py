@@ -15,6 +15,7 @@ ScorelineError                 a job failed; running it again may help (exit cod
     ├── ErasureKeyLost         keys were erased, and the secret is lost by which they are told
     ├── SpecError              a pipeline's files are wrong: file, line, field and remedy
     ├── SqlRefused             a SQL file is missing or does what its contract forbids
+    ├── QueryRefused           an analyst's query cannot be run
     ├── FileFault              a landing file is missing, unreadable, of another shape, or delivered twice
     ├── FrameFault             a frame breaks a contract that no suite can waive (keys, spine, NaN)
     ├── NothingToPublish       there is no scores partition to publish
@@ -98,6 +99,10 @@ class SpecError(DataFault):
 
 class SqlRefused(DataFault):
     """A SQL file is missing or does what its contract forbids."""
+
+
+class QueryRefused(DataFault):
+    """An analyst's query cannot be run; the message has the engine's reason."""
 
 
 class FileFault(DataFault):
