@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.check.commands import check
 from jobs.errors import ScorelineError, SpecError
 from jobs.log import configure_logging
 from jobs.publication.operations import OPERATIONS
@@ -236,7 +237,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in (*OPERATIONS, stream):
+for operation in (*OPERATIONS, stream, check):
     cli.add_command(operation)
 
 

@@ -11,6 +11,7 @@ ScorelineError                 a job failed; running it again may help (exit cod
 ├── StreamStuck                a stream runs, is behind, and goes on no further
 └── DataFault                  what was given is at fault: running it again cannot help (exit code 3)
     ├── SpecError              a pipeline's files are wrong: file, line, field and remedy
+    ├── CheckFailed            a pipeline is not fit to run: `scoreline check` says why
     ├── SqlRefused             a SQL file is missing or does what its contract forbids
     ├── FileFault              a landing file is missing, unreadable, of another shape, or delivered twice
     ├── FrameFault             a frame breaks a contract that no suite can waive (keys, spine, NaN)
@@ -74,6 +75,10 @@ class DataFault(ScorelineError):
 
 class SpecError(DataFault):
     """A pipeline's files are wrong. The message names the file, the line, the field and what to write instead."""
+
+
+class CheckFailed(DataFault):
+    """A pipeline is not fit to run; what was found is printed above."""
 
 
 class SqlRefused(DataFault):

@@ -15,7 +15,7 @@ from jobs.registry import VerifiedArtefact, fetch
 from jobs.run import CHAMPION, Run, Staging
 from jobs.scoring import require_features, score_frame
 from jobs.sqlfile import naming, pipeline_sql
-from jobs.tables import Table, features_table, scores_table, superseded
+from jobs.tables import Table, features_table, keyed, scores_table, superseded
 from serving.head import Limits
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def score(run: Run, version: str, digest: str) -> None:
     """
     artefact = fetch(run.settings.mlflow_uri, run.pipeline.model.name, version, digest)
     _refuse_untimely(run, artefact)
-    run.lake.create(scores_table(run.pipeline.name))
+    run.lake.create(keyed(scores_table(run.pipeline.name), run.pipeline.entity_key))
     fences = _fences(run)  # before anything is read: who was overtaken since then shows nothing
     pinned = _pinned(run, artefact)
     with run.staging("score").attempt() as staging:
