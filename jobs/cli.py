@@ -11,6 +11,7 @@ import click
 from jobs.check.commands import check
 from jobs.errors import ScorelineError, SpecError
 from jobs.log import configure_logging
+from jobs.new.commands import new
 from jobs.publication.operations import OPERATIONS
 from jobs.spec import Pipeline, load_pipelines, missing_files, settings
 from jobs.start import PIPELINE, RUN_ID, declared_pipeline, started_run
@@ -237,7 +238,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in (*OPERATIONS, stream, check):
+for operation in (*OPERATIONS, stream, check, new):
     cli.add_command(operation)
 
 

@@ -17,6 +17,7 @@ from jobs.spec import Pipeline, Settings
 from serving.clock import Clock
 
 if TYPE_CHECKING:
+    from expectations.findings import Measured
     from expectations.gate import Gate
 
 CHAMPION = "champion"
@@ -54,6 +55,21 @@ class Run:
         from expectations.gate import Gate  # Great Expectations takes seconds to import, and not every job judges
 
         return Gate(self.settings.suites / self.pipeline.name, Path(self.settings.reports) / "expectations")
+
+    def judged(self, step: str, frame: DataFrame, suite: str, **context: str) -> "list[Measured]":
+        """Return what the gate measured of a frame; where it refuses the frame, that is on record.
+
+        Raises:
+            ExpectationsFailed, and what else the gate raises.
+        """
+        from expectations.errors import ExpectationsFailed
+
+        told = {"pipeline": self.pipeline.name, **context, "day": self.day.isoformat()}
+        try:
+            return self.gate.check(frame, suite, told)
+        except ExpectationsFailed as failed:
+            self.record(step, [Measure.of(one) for one in failed.measured])
+            raise
 
     def record(self, step: str, measures: list[Measure]) -> None:
         """Put measures on record in the quality table."""

@@ -142,10 +142,9 @@ def _staged(run: Run, pinned: Pinned, staging: Staging) -> Result:
 
 
 def _judged(run: Run, result: Result) -> list[Measure]:
-    context = {"pipeline": run.pipeline.name, "day": run.day.isoformat()}
-    judged = run.gate.check(result.features, run.pipeline.features.suite, context)
+    judged = run.judged("score", result.features, run.pipeline.features.suite)
     _refuse_other_scores(result)
-    judged += run.gate.check(result.scores, run.pipeline.scores.suite, context)
+    judged += run.judged("score", result.scores, run.pipeline.scores.suite)
     return [Measure.of(one) for one in judged]
 
 
