@@ -10,7 +10,7 @@ from expectations.suites import Suite, load_suite
 from jobs.check.findings import Finding, faults_of, faulty, fine
 from jobs.check.sample import empty_like
 from jobs.check.worlds import Probe, World
-from jobs.features import feature_names, population, with_spine
+from jobs.features import feature_names, labels, population, with_spine
 from jobs.scoring import require_features
 from jobs.spec import Pipeline, Settings
 from jobs.sqlfile import SqlFile, naming, pipeline_sql
@@ -72,7 +72,8 @@ class Files:
         self.features = planned.schema
 
     def _labels(self, spark: SparkSession) -> None:
-        Probe(spark, self.pipeline).labels(self.sql["labels"], {"": self._empty(spark)}, _spine(spark))
+        events, spine = (spark.createDataFrame(rows) for rows in (self._empty(spark).events, _spine(spark)))
+        labels(events, spine, self.sql["labels"].text, self.pipeline.label.horizon_days)
 
     def _evaluation(self, spark: SparkSession, features: StructType) -> None:
         spark.createDataFrame([], features).createOrReplaceTempView("features")

@@ -46,7 +46,7 @@ class Check:
         trial = Trial(Probe(self.lake.spark, self.pipeline), Garden(self.pipeline, sample), files.sql)
         for judge in (trial.of_population, trial.of_features, trial.of_labels):
             found: list[Finding] = []
-            with faults_of(judge.__name__.removeprefix("of_"), found):
+            with faults_of(f"{judge.__name__.removeprefix('of_')}.sql", found):
                 found += judge()
             yield from found
             if judge == trial.of_population and not len(trial.spine):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -47,14 +47,10 @@ class Lately:
         if table is None:
             return []
         files = pa.table(table.get_add_actions(flatten=True))
-        if not len(files):
-            return []
-        newest = pc.max(files["max.measured_at"]).as_py()
-        since = pa.scalar(newest.astimezone(UTC) - LOOKED_BACK, MICROSECONDS)
+        newest = pc.max(files["max.measured_at"]).as_py() if "max.measured_at" in files.column_names else None
+        recent = None if newest is None else pc.field("measured_at") >= pa.scalar(newest - LOOKED_BACK, MICROSECONDS)
         # Without threads, as the summary.
-        rows: pa.Table = table.to_pyarrow_dataset().to_table(
-            columns=list(READ), filter=pc.field("measured_at") >= since, use_threads=False
-        )
+        rows: pa.Table = table.to_pyarrow_dataset().to_table(columns=list(READ), filter=recent, use_threads=False)
         return list(rows.to_pylist())
 
     def _newest_scores(self) -> str:

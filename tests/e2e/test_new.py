@@ -1,4 +1,4 @@
-"""A new engineer's way: `new`, `check`, ingest, train, score, publish, look up; then a refund, and a late correction."""
+"""A new engineer's way: `new`, `check`, ingest, train, score, publish, look up; then a refund and a correction."""
 
 import os
 import subprocess
@@ -115,7 +115,7 @@ def test_what_is_there_is_not_overwritten_and_a_fault_leaves_nothing(settings: S
     with pytest.raises(DataFault, match=r"loyalty_orders is there already"):
         write(settings, Outline("other", "member", "loyalty_orders", 3, "us"))
     for name in ("../loyalty", "Loyalty", "a_stream"):
-        with pytest.raises(SpecError, match="is not a name|ends with _stream"):
+        with pytest.raises(SpecError, match=r"is not a name|ends with _stream"):
             write(settings, Outline(name, "member", f"{name}_orders".replace("a_stream", "as"), 3, "us"))
     assert (settings.pipelines / f"{NAME}.yaml").read_text() == "name: mine\n"
     assert files_below(settings.project) + files_below(Path(settings.landing)) == written

@@ -132,7 +132,7 @@ def test_a_new_feature_is_null_before_and_one_that_is_gone_from_then_on(project:
     copy = project.copied(tmp_path)
     text = (copy.root / FEATURES).read_text()
     (copy.root / FEATURES).write_text(text.replace(SPENT, "  CAST(spent AS DOUBLE) / 100 AS spent_hundreds,\n"))
-    with pytest.raises(FrameFault, match="features spent_total of the model are not among the columns of features.sql"):
+    with pytest.raises(FrameFault, match="features spent_total of the model are not among the columns of features"):
         scored(copy, champion, NEXT)
     names = ["spent_hundreds" if name == "spent_total" else name for name in PURCHASE_FEATURES]
     follower = register_small(project.settings.mlflow_uri, tmp_path / "other", features=names)
