@@ -8,7 +8,12 @@ ExpectationsError              the rows did not pass; running it again cannot he
 └── ExpectationsFailed         the rows are not what the suite expects
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from expectations.findings import Measured
 
 
 class ExpectationsError(Exception):
@@ -40,8 +45,10 @@ class ExpectationsFailed(ExpectationsError):
 
     Attributes:
         report: The page that a person opens, or None where it could not be written.
+        measured: The outcome of each expectation, for the quality table.
     """
 
-    def __init__(self, message: str, report: Path | None) -> None:
+    def __init__(self, message: str, report: Path | None, measured: "Sequence[Measured]" = ()) -> None:
         super().__init__(message)
         self.report = report
+        self.measured = measured

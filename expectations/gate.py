@@ -105,6 +105,7 @@ class Gate:
             f"{_title(suite, context)}: {len(fatal)} of {len(found)} expectations failed: {'; '.join(fatal)}; "
             f"report: {where}; correct the data and run the task again, or, if they are right, correct {suite.path}",
             report,
+            [finding.measured(suite) for finding in found],
         )
 
     def _report(self, suite: Suite, result: Any, context: Mapping[str, str]) -> tuple[Path | None, str]:

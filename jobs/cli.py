@@ -10,10 +10,12 @@ import click
 
 from jobs.analysts.commands import ANALYSTS
 from jobs.backfill.commands import backfill
+from jobs.check.commands import check
 from jobs.erasure.commands import erase
 from jobs.errors import ScorelineError, SpecError
 from jobs.explain.commands import EXPLAINING
 from jobs.log import configure_logging
+from jobs.new.commands import new
 from jobs.publication.operations import OPERATIONS
 from jobs.spec import Pipeline, load_pipelines, missing_files, settings
 from jobs.start import DAY, DIGEST, MODEL, PIPELINE, RESTATE, RUN_ID, declared_pipeline, require_version, started_run
@@ -253,7 +255,7 @@ def _instant(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-for operation in (*OPERATIONS, *EXPLAINING, *ANALYSTS, backfill, stream, erase):
+for operation in (*OPERATIONS, *EXPLAINING, *ANALYSTS, backfill, check, erase, new, stream):
     cli.add_command(operation)
 
 

@@ -14,6 +14,7 @@ ScorelineError                 a job failed; running it again may help (exit cod
 └── DataFault                  what was given is at fault: running it again cannot help (exit code 3)
     ├── ErasureKeyLost         keys were erased, and the secret is lost by which they are told
     ├── SpecError              a pipeline's files are wrong: file, line, field and remedy
+    ├── CheckFailed            a pipeline is not fit to run: `scoreline check` says why
     ├── SqlRefused             a SQL file is missing or does what its contract forbids
     ├── QueryRefused           an analyst's query cannot be run
     ├── FileFault              a landing file is missing, unreadable, of another shape, or delivered twice
@@ -95,6 +96,10 @@ class ErasureKeyLost(DataFault):
 
 class SpecError(DataFault):
     """A pipeline's files are wrong. The message names the file, the line, the field and what to write instead."""
+
+
+class CheckFailed(DataFault):
+    """A pipeline is not fit to run; what was found is printed above."""
 
 
 class SqlRefused(DataFault):

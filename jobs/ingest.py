@@ -104,9 +104,7 @@ def _audited(target: Target, files: list[LandingFile], staging: Staging) -> tupl
     counted = _counted(rows)
     if source.kind == "events":
         _refuse_twins(counted)
-    judged = run.gate.check(
-        rows, source.suite, {"pipeline": run.pipeline.name, "source": name, "day": run.day.isoformat()}
-    )
+    judged = run.judged("ingest", rows, source.suite, source=name)
     audited, rejected = Audited(rows), 0
     if any(row.faults for row in counted) or any(one.observed for one in judged if one.rows is not None):
         rules = RowRules.of(rows, run.gate.suite(source.suite))

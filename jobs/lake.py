@@ -16,7 +16,7 @@ from pyspark.sql.types import StructType
 from jobs.errors import DataFault, Fenced
 from jobs.fencing import Fence, commit, overtaken
 from jobs.filesystem import FileSystem
-from jobs.tables import APPENDS, VERSION, Table, pairs
+from jobs.tables import APPENDS, ENTITY_KEY, VERSION, Table, pairs
 
 LONGEST_COMMIT_INFO = 2**20  # bytes
 # They have no base of their own in Python, though they have one in Scala.
@@ -55,7 +55,7 @@ class Lake:
         """Create a table with its columns and properties; one that is there gets what it lacks of both.
 
         Raises:
-            DataFault: a column is there with another type.
+            DataFault: a column is there with another type, or the keys in it are those of another column.
         """
         if not self.has(table.name):
             self._define(table, table.ddl(self.path(table.name)))
@@ -66,7 +66,8 @@ class Lake:
         if missing:
             self._define(table, f"ALTER TABLE delta.`{self.path(table.name)}` ADD COLUMNS ({', '.join(missing)})")
         has = self._snapshot(table.name).metadata().configuration().get
-        if other := {name: value for name, value in table.properties.items() if not has(name).contains(value)}:
+        _refuse_other_keys(table, _given(has(ENTITY_KEY)))
+        if other := {name: value for name, value in table.properties.items() if _given(has(name)) != value}:
             self._define(table, f"ALTER TABLE delta.`{self.path(table.name)}` SET TBLPROPERTIES ({pairs(other)})")
 
     def read(self, name: str) -> DataFrame:
@@ -92,6 +93,10 @@ class Lake:
     def identity(self, name: str) -> str:
         """Return the id that a table got when it was created: another one has that name after it was made anew."""
         return str(self._snapshot(name).metadata().id())
+
+    def property(self, name: str, key: str) -> str | None:
+        """Return what a table's property says; None where it has none of that name."""
+        return _given(self._snapshot(name).metadata().configuration().get(key))
 
     def appended(self, name: str) -> int:
         """Return the number of the last append to a table of deliveries; -1 before the first."""
@@ -233,3 +238,17 @@ def _refuse_other_types(table: Table, stored: StructType) -> None:
                 f"{table.name}: column {column.name} is {was} in the table and {column.type} now; "
                 "keep the type, or give the column another name"
             )
+
+
+def _given(option: Any) -> str | None:
+    """Return what a Scala Option of a string has."""
+    return str(option.get()) if option.isDefined() else None
+
+
+def _refuse_other_keys(table: Table, was: str | None) -> None:
+    now = table.properties.get(ENTITY_KEY, was)
+    if was != now and was is not None:
+        raise DataFault(
+            f"{table.name}: its keys are of {was}, and entity_key is {now} now: a score would be of somebody else; "
+            f"give the pipeline another name, or write entity_key: {was}"
+        )

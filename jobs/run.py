@@ -17,6 +17,7 @@ from jobs.spec import Pipeline, Settings
 from serving.clock import Clock
 
 if TYPE_CHECKING:
+    from expectations.findings import Measured
     from expectations.gate import Gate
 
 CHAMPION = "champion"
@@ -66,6 +67,21 @@ class Run:
 
         return Gate(self.settings.suites / self.pipeline.name, Path(self.settings.reports) / "expectations")
 
+    def judged(self, step: str, frame: DataFrame, suite: str, **context: str) -> "list[Measured]":
+        """Return what the gate measured of a frame; where it refuses the frame, that is on record.
+
+        Raises:
+            ExpectationsFailed, and what else the gate raises.
+        """
+        from expectations.errors import ExpectationsFailed
+
+        told = {"pipeline": self.pipeline.name, **context, "day": self.day.isoformat()}
+        try:
+            return self.gate.check(frame, suite, told)
+        except ExpectationsFailed as failed:
+            self.record(step, [Measure.of(one) for one in failed.measured])
+            raise
+
     def record(self, step: str, measures: list[Measure]) -> None:
         """Put measures on record in the quality table."""
         write(self.lake, self.pipeline.name, [Record(self.as_of, step, self.run_id, measures)], self.clock.now())
@@ -95,6 +111,21 @@ class Dates:
     def __str__(self) -> str:
         first, last = min(self.as_ofs), max(self.as_ofs)
         return str(first) if first == last else f"{first} to {last}"
+
+    def judged(self, step: str, frame: DataFrame, suite: str) -> "Mapping[date, list[Measured]]":
+        """Return what the gate measured of each date's rows, by their as_of.
+
+        Raises:
+            ExpectationsFailed, and what else the gate raises. Of a date that is alone that is on record; of several
+            whoever asks tries each by itself.
+        """
+        if len(self.runs) == 1:
+            return {self.any.as_of.date(): self.any.judged(step, frame, suite)}
+        from expectations.each import Groups
+
+        name = self.any.pipeline.name
+        told = {run.as_of.date(): {"pipeline": name, "day": run.day.isoformat()} for run in self.runs}
+        return self.any.gate.check_each(frame, suite, Groups("as_of", told))
 
     def record(self, step: str, measures: Mapping[date, Sequence[Measure]]) -> None:
         """Put measures on record in the quality table, by the date that they are about."""

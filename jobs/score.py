@@ -11,7 +11,6 @@ from typing import Literal
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from expectations.each import Groups
 from jobs.erasure.tombstones import without_erased
 from jobs.errors import DataFault, Fenced, FrameFault
 from jobs.features import counted_once, features, population, with_validity
@@ -22,7 +21,7 @@ from jobs.replacement import Fences, Result, replace_partitions
 from jobs.run import CHAMPION, Dates, Run, Staging
 from jobs.scoring import require_features, score_frame
 from jobs.sqlfile import naming, pipeline_sql
-from jobs.tables import scores_table
+from jobs.tables import keyed, scores_table
 from serving.head import Limits
 
 Reading = Literal["recorded", "newest"]
@@ -70,7 +69,7 @@ def score_dates(dates: Dates, wish: Wish) -> None:
     """
     run = dates.any
     _refuse_untimely(dates, wish.artefact)
-    run.lake.create(scores_table(run.pipeline.name))
+    run.lake.create(keyed(scores_table(run.pipeline.name), run.pipeline.entity_key))
     fences = Fences.of(dates)  # before anything is read: who was overtaken since then shows nothing
     pinned = _pinned(dates, wish)
     with dates.staging.attempt() as staging:
@@ -177,11 +176,9 @@ def _staged(dates: Dates, pinned: Pinned, staging: Staging) -> Result:
 
 def _judged(dates: Dates, result: Result) -> dict[date, list[Measure]]:
     """Return the measures of each date by itself, as those of a run of that date alone."""
-    run = dates.any
-    contexts = {each.as_of.date(): {"pipeline": run.pipeline.name, "day": each.day.isoformat()} for each in dates.runs}
-    seen = run.gate.check_each(result.features, run.pipeline.features.suite, Groups("as_of", contexts))
+    seen = dates.judged("score", result.features, dates.any.pipeline.features.suite)
     _refuse_other_scores(result)
-    scored = run.gate.check_each(result.scores, run.pipeline.scores.suite, Groups("as_of", contexts))
+    scored = dates.judged("score", result.scores, dates.any.pipeline.scores.suite)
     return {
         as_of: [count("rows scored", result.rows[as_of]), *map(Measure.of, (*seen[as_of], *scored[as_of]))]
         for as_of in dates.as_ofs

@@ -72,12 +72,19 @@ def refusals(query: exp.Query, reads: Reads | None) -> Iterator[str]:
     for table in query.find_all(exp.Table):
         yield from _table(query, table, reads)
     for call in query.find_all(exp.Func):
-        yield from _call(call)
-        yield from _inexact_sum(query, call, reads)
+        yield from _within(call, _call(call))
+        yield from _within(call, _inexact_sum(query, call, reads))
     for column in query.find_all(exp.Column):
-        yield from _bare(column)
+        yield from _within(column, _bare(column))
     for window in query.find_all(exp.Window):
-        yield from _window(query, window)
+        yield from _within(window, _window(query, window))
+
+
+def _within(part: exp.Expr, refused: Iterator[str]) -> Iterator[str]:
+    """Name the column that a part of a query makes, where it makes one."""
+    made = part.find_ancestor(exp.Alias, exp.Select)
+    named = f"column {made.alias}: " if isinstance(made, exp.Alias) else ""
+    return (named + reason for reason in refused)
 
 
 def _names(call: exp.Func) -> tuple[str, set[str]]:

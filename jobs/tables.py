@@ -9,6 +9,8 @@ from jobs.spec import Source
 # Whoever appends to a table of what was delivered does so under this application id, which gives each append a number.
 APPENDS = "append"
 VERSION = "table_version"
+# A property that says whose the keys of a table are. Once set it stays: another one would make them somebody else's.
+ENTITY_KEY = "scoreline.entityKey"
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,11 @@ _LIVE = {**_BY_DATE, **_SMALL_APPENDS, "delta.setTransactionRetentionDuration": 
 def scores_table(pipeline: str) -> Table:
     """Return the table of scores, a partition for each as_of date and arm."""
     return Table(f"scores/{pipeline}", _SCORE, ("as_of_date", "arm"), _BY_DATE)
+
+
+def keyed(table: Table, entity_key: str) -> Table:
+    """Return a table that is on record as having the keys of one column of the sources, and of no other ever."""
+    return replace(table, properties={**table.properties, ENTITY_KEY: entity_key})
 
 
 def live_scores_table(pipeline: str) -> Table:

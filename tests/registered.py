@@ -1,5 +1,6 @@
 """Small models for tests: fitted in a blink, registered as the real ones are."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,15 +19,21 @@ PURCHASE_FEATURES = (
 EARLY = datetime(1998, 5, 1, tzinfo=UTC)
 
 
-def register_small(uri: str, folder: Path, seed: int = 1, training_as_of: datetime = EARLY) -> ModelVersion:
-    """Register trees over the purchase features, learned from noise with some sense in it, as the champion."""
+def register_small(
+    uri: str,
+    folder: Path,
+    seed: int = 1,
+    training_as_of: datetime = EARLY,
+    features: Sequence[str] = PURCHASE_FEATURES,
+) -> ModelVersion:
+    """Register trees over some features, learned from noise with some sense in it, as the champion."""
     chance = np.random.default_rng(seed)
-    matrix = chance.exponential(20, (2_000, len(PURCHASE_FEATURES)))
+    matrix = chance.exponential(20, (2_000, len(features)))
     labels = chance.random(len(matrix)) < 0.1 + 0.2 * (matrix[:, 3] > 20)  # spent_total
     model = HistGradientBoostingClassifier(max_iter=8, early_stopping=False, random_state=seed).fit(matrix, labels)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text("{}")
-    files = artefact.build(model, PURCHASE_FEATURES, training_as_of)
-    tags = {"scoreline.features": " ".join(PURCHASE_FEATURES), TRAINING_AS_OF: training_as_of.isoformat()}
+    files = artefact.build(model, features, training_as_of)
+    tags = {"scoreline.features": " ".join(features), TRAINING_AS_OF: training_as_of.isoformat()}
     candidate = Candidate("purchase_propensity", "purchase_propensity", files, folder, tags=tags)
     return register(uri, candidate, "champion")

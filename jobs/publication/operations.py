@@ -41,13 +41,16 @@ def _place(pipeline: Pipeline) -> Iterator[_Place]:
 @click.command()
 @click.argument("pipeline", required=False)
 def status(pipeline: str | None) -> None:
-    """Say what is live, what is kept, and why other dates are not live; of all pipelines, or of one."""
+    """Say of all pipelines, or of one: what ran, failed, is live, is kept, how the stream is, and what to do."""
+    from jobs.publication.lately import Lately
     from jobs.publication.status import Status
 
     declared = [declared_pipeline(pipeline)[0]] if pipeline else load_pipelines(settings().pipelines).values()
     for one in declared:
         with _place(one) as place:
             click.echo("\n".join(Status(one, place.store, place.ledger).lines()))
+            now = place.ledger.clock.now()
+            click.echo("\n".join(f"  {line}" for line in Lately(settings(), one, place.store).lines(now)))
 
 
 @click.command()

@@ -34,21 +34,25 @@ def current(lake: Lake, pipeline: Pipeline) -> Checkpoint:
         StreamChanged: its state was made of other events than the pipeline declares now.
         CheckpointDamaged: the record of it cannot be read.
     """
-    record, made = _record(pipeline), _made_for(lake, pipeline)
-    remedy = f"`scoreline stream start {pipeline.name} --rebuild` begins anew from the events table"
-    told = recorded(lake, record, ("query_id", "made_for"), remedy)
+    told, record = _told(lake, pipeline), _record(pipeline)
     if told is None:
         checkpoint = Checkpoint(pipeline.name, uuid4().hex)
-        lake.files.write_line(record, json.dumps({"query_id": checkpoint.query_id, "made_for": made}))
+        made = {"query_id": checkpoint.query_id, "made_for": _made_for(lake, pipeline)}
+        lake.files.write_line(record, json.dumps(made))
         return checkpoint
-    differing = sorted(name for name in made if told["made_for"].get(name) != made[name])
-    if differing:
-        was, now = ({name: each.get(name) for name in differing} for each in (told["made_for"], made))
-        raise StreamChanged(
-            f"{pipeline.name}: the stream's checkpoint was made for other {', '.join(differing)} ({was}, now {now}) "
-            f"and cannot follow: {remedy}"
-        )
+    _refuse_other(lake, pipeline, told["made_for"])
     return Checkpoint(pipeline.name, told["query_id"])
+
+
+def refuse_changed(lake: Lake, pipeline: Pipeline) -> None:
+    """Refuse what `current` would, without making a checkpoint where there is none.
+
+    Raises:
+        StreamChanged, CheckpointDamaged: as there.
+    """
+    told = _told(lake, pipeline)
+    if told is not None:
+        _refuse_other(lake, pipeline, told["made_for"])
 
 
 def recorded(lake: Lake, name: str, parts: tuple[str, ...], remedy: str) -> dict[str, Any] | None:
@@ -71,6 +75,25 @@ def forget(lake: Lake, pipeline: Pipeline) -> None:
     """Remove the checkpoint, with its state: the next one begins with the events table."""
     lake.files.delete(_record(pipeline))  # first: who is cut off here leaves a folder that nobody reads
     lake.files.delete(f"streams/{pipeline.name}")
+
+
+def _told(lake: Lake, pipeline: Pipeline) -> dict[str, Any] | None:
+    return recorded(lake, _record(pipeline), ("query_id", "made_for"), _remedy(pipeline))
+
+
+def _refuse_other(lake: Lake, pipeline: Pipeline, made_for: dict[str, object]) -> None:
+    made = _made_for(lake, pipeline)
+    differing = sorted(name for name in made if made_for.get(name) != made[name])
+    if differing:
+        was, now = ({name: each.get(name) for name in differing} for each in (made_for, made))
+        raise StreamChanged(
+            f"{pipeline.name}: the stream's checkpoint was made for other {', '.join(differing)} ({was}, now {now}) "
+            f"and cannot follow: {_remedy(pipeline)}"
+        )
+
+
+def _remedy(pipeline: Pipeline) -> str:
+    return f"`scoreline stream start {pipeline.name} --rebuild` begins anew from the events table"
 
 
 def _record(pipeline: Pipeline) -> str:

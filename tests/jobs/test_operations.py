@@ -66,6 +66,9 @@ def test_status_says_what_is_live_kept_and_refused(three: Site, scoreline: Score
         "  kept     generation 2 as of 1998-06-04, live since 1998-06-06 12:00 UTC",
         "  kept     generation 1 as of 1998-06-03, live since 1998-06-06 12:00 UTC",
         "  refused  1998-06-01: rail breach, 500 scores (1998-06-06 12:00 UTC)",
+        "  run      nothing was run yet: `scoreline ingest` comes first",
+        "  scored   nothing yet",
+        "  stream   never ran: `scoreline stream start purchase_propensity` runs it",
     ]
 
 
@@ -131,7 +134,9 @@ def test_what_cannot_be_done_without_a_generation_is_said(site: Site, scoreline:
         done = scoreline(command, NAME)
         assert done.returncode == 3
         assert words in done.stderr
-    assert scoreline("status").stdout == "purchase_propensity\n  live     nothing\n"
+    assert scoreline("status").stdout.startswith(
+        "purchase_propensity\n  live     nothing\n  run      nothing was run yet"
+    )
     assert scoreline("generations", NAME).stdout == "generation  as of  scores  model  epoch  went live  is\n"
 
 

@@ -1,0 +1,222 @@
+"""The trial of a pipeline's SQL on a sample: same bits in any order, nothing from later, one row a row of the spine."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.check.bits import Difference, differences, named, rows_of
+from jobs.check.findings import Finding, faulty, fine, noted
+from jobs.check.planted import BEYOND, RULES, STRANGER, Garden, Rule
+from jobs.check.sample import DAY, Sample
+from jobs.check.worlds import Probe, World
+from jobs.features import SPINE
+from jobs.sqlfile import SqlFile
+
+BASE, SHUFFLED, HALF, LATER = "base", "shuffled", "half", "later attributes"
+PARTS = 3
+POPULATION, FEATURES, LABELS = "population.sql", "features.sql", "labels.sql"
+ORDER = "the same rows in another order give other values: two rows tie in an ORDER BY, of a window, max_by or min_by; "
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The trial of one pipeline's SQL on one sample."""
+
+    probe: Probe
+    garden: Garden
+    sql: Mapping[str, SqlFile]
+
+    @property
+    def sample(self) -> Sample:
+        """What it is tried on."""
+        return self.garden.sample
+
+    @cached_property
+    def base(self) -> World:
+        """What is visible, with ties."""
+        return World(self.garden.with_twins(), self.sample.dimensions)
+
+    @cached_property
+    def worlds(self) -> dict[str, World]:
+        """The base, the same in another order, and the base with what each rule forbids to see."""
+        planted = {rule.name: self._with(self.garden.planted(rule)) for rule in RULES}
+        return {BASE: self.base, SHUFFLED: self._shuffled(), **planted}
+
+    @cached_property
+    def populations(self) -> dict[str, pa.Table]:
+        """The population of each world, at all dates."""
+        return self.probe.populations(self.sql["population"], self.worlds, self.sample.as_ofs)
+
+    @cached_property
+    def spine(self) -> pa.Table:
+        """The population of the base, each row once."""
+        found = self.populations[BASE].select(list(SPINE))
+        return found.filter(pc.is_valid(found["key"])).group_by(list(SPINE)).aggregate([])
+
+    @cached_property
+    def newest(self) -> pa.Table:
+        """The rows of the spine at the newest date."""
+        date = pa.scalar(self.sample.newest, pa.timestamp("us", "UTC"))
+        return self.spine.filter(pc.equal(self.spine["as_of"], date))
+
+    def of_population(self) -> Iterator[Finding]:
+        """Judge population.sql."""
+        base = rows_of(self.populations[BASE])
+        twice = next(((place, many) for place, many in sorted(base.items(), key=str) if many > 1), None)
+        if twice is not None:
+            (key, as_of), many = twice
+            yield faulty(
+                POPULATION,
+                f"column key is not unique: {key} is there {many} times as of {as_of:%Y-%m-%d}; give each key once",
+            )
+        if not base:
+            yield faulty(POPULATION, f"nobody is in the population at any of {self._dates}; does it ask for too much?")
+        if rows_of(self.populations[SHUFFLED]) != base:
+            yield faulty(POPULATION, f"column key: {ORDER}order by a unique column, such as event_id, last")
+        found = [*self._early(base.keys())]
+        yield from found
+        if not found and twice is None:
+            yield fine(POPULATION, f"keys are unique, and see nothing later than as_of ({len(base)} at {self._dates})")
+
+    def of_features(self) -> Iterator[Finding]:
+        """Judge features.sql: its rows, its bits, and what it sees."""
+        found = self._features()
+        base, wanted = found[BASE], rows_of(self.spine)
+        if (fault := _other_rows(rows_of(base), wanted)) is not None:
+            yield faulty(FEATURES, fault)
+            return
+        loose = differences(base, found[SHUFFLED])
+        if loose:
+            yield faulty(FEATURES, f"{named(each.column for each in loose)}: {ORDER}{_last(loose[0])}")
+        else:
+            yield fine(FEATURES, f"deterministic: the same bits in another order, at {self._dates}")
+        steady = base.drop_columns([each.column for each in loose])
+        for name, rule in self._forbidden().items():
+            yield self._of_rule(rule, differences(steady, found[name].select(steady.column_names)))
+        if HALF in found:
+            yield self._of_half(steady, found[HALF].select(steady.column_names))
+
+    def of_labels(self) -> Iterator[Finding]:
+        """Judge labels.sql: it looks at the horizon, and no further."""
+        within, beyond = (self._with(self.garden.planted(rule)) for rule in (RULES[2], BEYOND))
+        newest = self.newest
+        found = self.probe.labels(self.sql["labels"], {BASE: self.base, "within": within, "beyond": beyond}, newest)
+        if (fault := _other_rows(rows_of(found[BASE]), rows_of(newest))) is not None:
+            yield faulty(LABELS, fault.replace(FEATURES, LABELS))
+            return
+        late = differences(found[BASE], found["beyond"])
+        if late:
+            yield faulty(LABELS, f"column label changes with {BEYOND.says}: {late[0].example}; {BEYOND.remedy}")
+        if differences(found[BASE], found["within"]):
+            yield fine(LABELS, "looks at the horizon" + ("" if late else " and no further"))
+        else:
+            yield _blind(self.sql["labels"])
+
+    def _features(self) -> dict[str, pa.Table]:
+        worlds = dict(self.worlds)
+        if self.sample.dimensions:
+            worlds[LATER] = World(
+                self.base.events, {name: self._later(rows) for name, rows in self.sample.dimensions.items()}
+            )
+        found = self.probe.features(self.sql["features"], worlds, self.spine)
+        if self.garden.pipeline.stream is not None:
+            half = World(self.garden.of_half(self.base.events, self._half), self.sample.dimensions)
+            found |= self.probe.features(self.sql["features"], {HALF: half}, self._spine_of_half())
+        return found
+
+    def _forbidden(self) -> dict[str, Rule]:
+        rules = {rule.name: rule for rule in RULES}
+        if self.sample.dimensions:
+            says = "rows of dimensions that are delivered after as_of"
+            rules[LATER] = Rule(LATER, says, "join them with valid_from <= as_of AND as_of < valid_to", RULES[0].times)
+        return rules
+
+    def _of_rule(self, rule: Rule, found: list[Difference]) -> Finding:
+        if not found:
+            return fine(FEATURES, f"point-in-time by {rule.name}: blind to {rule.says}")
+        columns = named(each.column for each in found)
+        verb = "changes" if len(found) == 1 else "change"
+        return faulty(FEATURES, f"{columns} {verb} with {rule.says} ({rule.name}): {found[0].example}; {rule.remedy}")
+
+    def _of_half(self, base: pa.Table, half: pa.Table) -> Finding:
+        mine = base.filter(pc.is_in(base["key"], pa.array(self._half, pa.string())))
+        found = differences(mine, half)
+        if not found:
+            return fine(FEATURES, "fit for the stream: a key's features depend on its own events alone")
+        return faulty(
+            FEATURES,
+            f"{named(each.column for each in found)} of a key depend on other keys' events, which the stream does not "
+            f"see: {found[0].place} has {found[0].was} among all, and {found[0].now} among half of them; use "
+            "the key's own events alone, or declare no stream",
+        )
+
+    @cached_property
+    def _half(self) -> list[str]:
+        return sorted(set(self.spine["key"].to_pylist()))[::2]
+
+    def _spine_of_half(self) -> pa.Table:
+        return self.spine.filter(pc.is_in(self.spine["key"], pa.array(self._half, pa.string())))
+
+    def _early(self, base: Iterable[tuple[Any, Any]]) -> Iterator[Finding]:
+        for rule in RULES:
+            differing = sorted(set(base) ^ rows_of(self.populations[rule.name]).keys(), key=str)
+            for key, as_of in differing[:1]:
+                who = key.removesuffix(STRANGER)
+                yield faulty(
+                    POPULATION,
+                    f"column key changes with {rule.says} ({rule.name}): they bring in or out a key such as {who} "
+                    f"as of {as_of:%Y-%m-%d}; {rule.remedy}",
+                )
+
+    def _with(self, planted: pa.Table) -> World:
+        return World(pa.concat_tables([self.base.events, planted]), self.sample.dimensions)
+
+    def _shuffled(self) -> World:
+        chance = np.random.default_rng(1)
+        rows = {name: each.take(chance.permutation(len(each))) for name, each in self.sample.dimensions.items()}
+        events = self.base.events
+        return World(events.take(chance.permutation(len(events))), rows, PARTS)
+
+    def _later(self, rows: pa.Table) -> pa.Table:
+        """Return a dimension with one more delivery, after as_of: each key has the attributes of another."""
+        last = rows.group_by(self.garden.pipeline.entity_key).aggregate([]) if len(rows) else rows
+        keys = last[self.garden.pipeline.entity_key]
+        others = rows.slice(0, len(keys))
+        when = pa.repeat(pa.scalar(self.sample.newest + DAY, pa.timestamp("us", "UTC")), len(keys))
+        place = others.column_names.index
+        key = self.garden.pipeline.entity_key
+        moved = others.set_column(place(key), key, keys.cast(pa.string()))
+        moved = moved.set_column(place("valid_from"), rows.schema.field("valid_from"), when)
+        return pa.concat_tables([rows, moved.cast(rows.schema)])
+
+    @property
+    def _dates(self) -> str:
+        return ", ".join(f"{as_of:%Y-%m-%d}" for as_of in self.sample.as_ofs)
+
+
+def _last(found: Difference) -> str:
+    return f"{found.place} has {found.was} and {found.now}; order by a unique column, such as event_id, last"
+
+
+def _other_rows(given: Mapping[tuple[object, object], int], wanted: Mapping[tuple[object, object], int]) -> str | None:
+    for place in sorted({*given, *wanted}, key=str):
+        if given.get(place, 0) != wanted.get(place, 0):
+            key, as_of = place
+            return (
+                f"column key is not unique: {given.get(place, 0)} rows for key {key} as of {as_of}, where the spine "
+                f"has {wanted.get(place, 0)}; give one row for each row of the spine"
+            )
+    return None
+
+
+def _blind(sql: SqlFile) -> Finding:
+    if ":horizon_days" in sql.text:
+        return noted(LABELS, "no label of the sample changed with events of the horizon: is this label so rare?")
+    return faulty(
+        LABELS, "column label does not look at the horizon: no label changes with events of it; use :horizon_days"
+    )

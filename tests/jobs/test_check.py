@@ -1,0 +1,218 @@
+"""The check: each of ten planted faults is found and named with its column, and good pipelines pass."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from pyspark.sql import SparkSession
+
+from jobs.check.cost import Cost
+from jobs.check.files import Files
+from jobs.check.findings import Finding
+from jobs.check.job import Check
+from jobs.check.model import champion
+from jobs.registry import DIGEST, ModelVersion
+from tests.conftest import ROOT
+from tests.e2e.test_second_pipeline import PIPELINE as SECOND
+from tests.e2e.test_second_pipeline import write_project
+from tests.project import Project, with_stream
+from tests.registered import PURCHASE_FEATURES, register_small
+
+NAME = "purchase_propensity"
+SQL, YAML = f"jobs/sql/{NAME}", f"dags/pipelines/{NAME}.yaml"
+SUITES = f"expectations/suites/{NAME}"
+COLUMN = "CAST(spent AS DOUBLE) AS spent_total"
+OWN = "FROM events AS x WHERE x.customer_id = history.key"
+
+
+def check(project: Project, cost: Cost | None = None) -> Check:
+    return Check(project.lake, project.settings, project.pipeline(), cost or Cost())
+
+
+def faults(findings: Iterator[Finding]) -> list[str]:
+    return [finding.line for finding in findings if finding.is_fault]
+
+
+def edited(project: Project, folder: Path, name: str, was: str, now: str) -> Project:
+    """Return a copy of the project in which `was` is `now` in one file."""
+    copy = project.copied(folder)
+    path = copy.root / name
+    text = path.read_text("utf-8")
+    assert was in text
+    path.write_text(text.replace(was, now, 1))
+    return copy
+
+
+def a_sum(condition: str) -> str:
+    """Return one more feature: a sum that looks at events of the key by a condition of its own."""
+    return f"CAST((SELECT SUM(x.amount) {OWN} AND {condition}) AS DOUBLE) AS planted"
+
+
+def test_a_good_pipeline_passes(filled: Project, model: ModelVersion) -> None:
+    found = list(check(filled).findings())
+    assert [each.line for each in found if each.is_fault] == []
+    lines = "\n".join(each.line for each in found)
+    for said in (
+        f"ok    model {NAME}@champion: version {model.version}, digest {model.digest[:12]}",
+        "ok    sample: 190 keys of events/transactions",
+        "ok    population.sql: keys are unique, and see nothing later than as_of",
+        "ok    features.sql: deterministic",
+        "ok    features.sql: point-in-time by event time",
+        "ok    features.sql: point-in-time by arrival time",
+        "ok    features.sql: point-in-time by label",
+        "ok    features.sql: fit for the stream",
+        "ok    labels.sql: looks at the horizon and no further",
+        "ok    stream: the features of ",
+    ):
+        assert said in lines
+
+
+FEATURES = f"{SQL}/features.sql"
+IN_PERIOD = "x.event_time >= history.as_of AND x.event_time < history.as_of + INTERVAL 60 DAY"
+PLANTED = {
+    "event time": (
+        FEATURES, COLUMN, f"{COLUMN}, {a_sum('x.arrived_at <= history.as_of')}",
+        r"column planted changes with events that happen at as_of or later.*\(event time\): key \d{5} as of",
+    ),
+    "arrival time": (
+        FEATURES, COLUMN, f"{COLUMN}, {a_sum('x.event_time < history.as_of')}",
+        r"column planted changes with events that arrive after as_of.*\(arrival time\): key \d{5} as of",
+    ),
+    "label": (
+        FEATURES, COLUMN, f"{COLUMN}, {a_sum(IN_PERIOD)}",
+        r"column planted changes with events of the label's period.*\(label\): key \d{5} as of",
+    ),
+    "nondeterministic aggregate": (
+        FEATURES, "MAX_BY(gap, day) FILTER (WHERE gap > 0)", "CAST(MAX_BY(amount, day) AS BIGINT)",
+        "column gap_last_days: the same rows in another order give other values",
+    ),
+    "current_date": (
+        FEATURES, COLUMN, f"{COLUMN}, CAST(DATEDIFF(CURRENT_DATE(), as_of) AS DOUBLE) AS age",
+        r"column age: current_date\(\) is refused: it depends on the clock: use as_of",
+    ),
+    "wrong type": (
+        FEATURES, COLUMN, "CAST(spent AS STRING) AS spent_total",
+        "spent_total is string; cast what the model takes to DOUBLE",
+    ),
+    "unknown column": (FEATURES, "    e.cds,\n", "    e.cd AS cds,\n", r"UNRESOLVED_COLUMN.*`e`\.`cd`"),
+    "key not unique": (
+        f"{SQL}/population.sql", "SELECT DISTINCT", "SELECT", r"column key is not unique: \d{5} is there \d+ times"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_named_with_its_column(
+    filled: Project, model: ModelVersion, tmp_path: Path, fault: str
+) -> None:
+    file, was, now, said = PLANTED[fault]
+    copy = edited(filled, tmp_path, file, was, now)
+    path = copy.root / YAML
+    path.write_text(with_stream(path.read_text(), ""))  # what a stream needs is tried below
+    found = []
+    for finding in check(copy).findings():
+        found.append(finding.line)
+        if finding.is_fault and re.search(rf"{Path(file).name}: .*{said}", finding.line):
+            return
+    pytest.fail("\n".join(found))
+
+
+def test_a_missing_suite_and_one_of_another_column_are_named(
+    filled: Project, model: ModelVersion, tmp_path: Path
+) -> None:
+    copy = edited(filled, tmp_path, f"{SUITES}/features.yaml", "column: spent_total", "column: spent_totl")
+    (copy.root / SUITES / "scores.yaml").unlink()
+    files = Files(copy.settings, copy.pipeline())
+    files.read()
+    files.plan(copy.spark)
+    found = "\n".join(faults(iter(files.found)))
+    assert re.search(r"FAULT suite scores: .*scores.yaml: there is no such suite: write the file", found)
+    assert re.search(r"FAULT suite features: .*features.yaml, line \d+: there is no column spent_totl", found)
+
+
+def test_an_unpinned_model_is_named(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
+    """One whose digest is gone, and one that no alias names; none at all is worth a note alone."""
+    own = Project(tmp_path, filled.spark)
+    names = [*PURCHASE_FEATURES]
+    untrained = champion(own.settings, own.pipeline(), names).finding
+    assert untrained.verdict == "note"
+    assert "not trained yet: `scoreline train purchase_propensity --as-of D` is next" in untrained.said
+    version = register_small(own.settings.mlflow_uri, tmp_path / "report")
+    assert champion(own.settings, own.pipeline(), names).finding.verdict == "ok"
+    lacking = champion(own.settings, own.pipeline(), names[1:]).finding
+    assert lacking.line.startswith(
+        "FAULT model purchase_propensity@champion: version 1 needs recency_days, which features"
+    )
+    more = champion(own.settings, own.pipeline(), [*names, "tenure"]).finding
+    assert more.line.startswith(
+        "note  model purchase_propensity@champion: version 1 does not know tenure: train a model"
+    )
+    client = MlflowClient(own.settings.mlflow_uri)
+    client.delete_model_version_tag(version.name, version.version, DIGEST)
+    without = champion(own.settings, own.pipeline(), names).finding
+    assert without.is_fault
+    assert "version 1 has no digest on record" in without.said
+    client.delete_registered_model_alias(version.name, "champion")
+    unnamed = champion(own.settings, own.pipeline(), names).finding
+    assert unnamed.line.startswith("FAULT model purchase_propensity@champion: unpinned: there is no model")
+    assert "`scoreline model promote purchase_propensity VERSION` pins one" in unnamed.said
+
+
+def test_a_pipeline_without_events_is_tried_on_rows_made_for_it(spark: SparkSession, tmp_path: Path) -> None:
+    """Also one with a dimension, booleans and doubles; a dimension's later rows must change nothing."""
+    write_project(tmp_path)
+    project = Project(tmp_path / "own", spark, tmp_path)
+    second = Check(project.lake, project.settings, project.pipeline(SECOND))
+    found = list(second.findings())
+    assert faults(iter(found)) == []
+    assert any("60 keys with rows made by this check" in each.said for each in found)
+    sql = tmp_path / f"jobs/sql/{SECOND}/features.sql"
+    sql.write_text(sql.read_text().replace("d.valid_from <= s.as_of AND s.as_of < d.valid_to", "s.as_of < d.valid_to"))
+    found = list(second.findings())
+    assert [line for line in faults(iter(found)) if "rows of dimensions that are delivered after as_of" in line], found
+
+
+def test_what_a_stream_cannot_do_is_a_fault_where_one_is_declared(
+    filled: Project, model: ModelVersion, tmp_path: Path
+) -> None:
+    """Features that depend on other keys, and such as take too long."""
+    among_all = f"{COLUMN}, CAST(RANK() OVER (PARTITION BY as_of ORDER BY spent, key) AS DOUBLE) AS place"
+    copy = edited(filled, tmp_path, FEATURES, COLUMN, among_all)
+    found = "\n".join(faults(check(copy, Cost(0)).findings()))
+    assert "column place of a key depend on other keys' events, which the stream does not see" in found
+    assert re.search(r"FAULT stream: the features of \d+ keys .*a micro-batch may take 0", found)
+    path = copy.root / YAML
+    path.write_text(with_stream(path.read_text(), ""))
+    assert faults(check(copy, Cost(0)).findings()) == []
+
+
+def test_the_label_looks_at_the_horizon_and_no_further(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
+    period = "AND e.event_time < timestampadd(DAY, :horizon_days, s.as_of)"
+    beyond = edited(filled, tmp_path / "a", f"{SQL}/labels.sql", period, "")
+    found = faults(check(beyond).findings())
+    assert [line for line in found if "labels.sql: column label changes with events after as_of + horizon" in line], (
+        found
+    )
+    blind = edited(filled, tmp_path / "b", f"{SQL}/labels.sql", period, "AND e.event_time < s.as_of")
+    found = faults(check(blind).findings())
+    assert [line for line in found if "labels.sql: column label does not look at the horizon" in line], found
+
+
+def test_the_command_says_all_and_fails(filled: Project, tmp_path: Path) -> None:
+    copy = edited(filled, tmp_path, YAML, "horizon_days: 60", "horizon_days: soon")
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "check"],
+        env={**os.environ, "SCORELINE_PROJECT": str(copy.root)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert re.search(r"FAULT purchase_propensity\.yaml: .*:\d+: label\.horizon_days: ", done.stdout)
+    assert "purchase_propensity has 1 of the faults above" in done.stderr
