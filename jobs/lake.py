@@ -94,7 +94,7 @@ class Lake:
         """Return the id that a table got when it was created: another one has that name after it was made anew."""
         return str(self._snapshot(name).metadata().id())
 
-    def property(self, name: str, key: str) -> str | None:
+    def property_of(self, name: str, key: str) -> str | None:
         """Return what a table's property says; None where it has none of that name."""
         return _given(self._snapshot(name).metadata().configuration().get(key))
 

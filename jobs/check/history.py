@@ -73,7 +73,7 @@ class History:
         name = f"scores/{self.pipeline.name}"
         if not self.lake.has(name):
             return
-        key = self.lake.property(name, ENTITY_KEY)
+        key = self.lake.property_of(name, ENTITY_KEY)
         if key and key != self.pipeline.entity_key:
             yield faulty(
                 name,
