@@ -23,7 +23,7 @@ class Fence:
 
 
 def commit(frame: DataFrame, log: Any, options: Mapping[str, str], fences: Sequence[Fence]) -> None:
-    """Write `frame` to the table of Delta's `log` and use up all `fences`, or nothing of it.
+    """Write `frame` to the table of a Delta `log` and use up all `fences`, or nothing of it.
 
     `options` are a writer's: with `replaceWhere` what matches that is replaced, without it rows are appended.
 
@@ -36,7 +36,8 @@ def commit(frame: DataFrame, log: Any, options: Mapping[str, str], fences: Seque
     transaction = log.startTransaction()
     for fence in fences:
         if transaction.txnVersion(fence.app_id) != fence.version - 1:
-            raise overtaken(log.dataPath().getName(), fence)
+            path = log.dataPath()
+            raise overtaken(f"{path.getParent().getName()}/{path.getName()}", fence)
     delta, nothing = jvm.org.apache.spark.sql.delta, jvm.scala.Option.empty()
     mode = jvm.org.apache.spark.sql.SaveMode.valueOf("Overwrite" if "replaceWhere" in options else "Append")
     empty, given = jvm.PythonUtils.toScalaMap({}), jvm.PythonUtils.toScalaMap(dict(options))

@@ -151,14 +151,18 @@ def test_a_run_may_restate(dag: DAG) -> None:
     assert task._get_hook()._build_spark_submit_command(task.application)[-1] == "--restate"
 
 
-@pytest.mark.parametrize("task_id", ["ingest", "backfill", "publish"])
-def test_command_of_a_range(bag: BundleDagBag, task_id: str) -> None:
-    dag = bag.dags[SPAN]
+@pytest.fixture(scope="module")
+def span(bag: BundleDagBag) -> DagRun:
     told = {"from": "1998-05-01", "to": "1998-05-30", "model": "7"}
-    created = run_by_hand(dag, DateTime(2026, 6, 1, hour=len(task_id), tzinfo=UTC), **told)
+    created = run_by_hand(bag.dags[SPAN], DateTime(2026, 6, 1, tzinfo=UTC), **told)
     resolve(created)
+    return created
 
-    command = command_of(rendered(dag, created, task_id)).replace(created.run_id, "<run>")
+
+@pytest.mark.parametrize("task_id", ["ingest", "backfill", "publish"])
+def test_command_of_a_range(bag: BundleDagBag, span: DagRun, task_id: str) -> None:
+    command = command_of(rendered(bag.dags[SPAN], span, task_id)).replace(span.run_id, "<run>")
+
     assert command == (SNAPSHOTS / f"{SPAN}.{task_id}.txt").read_text("utf-8")
 
 
