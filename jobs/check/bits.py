@@ -37,7 +37,14 @@ class Difference:
 
 
 def differences(before: pa.Table, after: pa.Table) -> list[Difference]:
-    """Return the columns in which two tables differ that have the same rows (key, as_of) in the same order."""
+    """Return the columns in which two tables differ that are ordered by (key, as_of).
+
+    Where they do not have the same rows that is `key` alone, and its values are how many rows of the example there are.
+    """
+    one, other = rows_of(before), rows_of(after)
+    if one != other:
+        key, as_of = min((place for place in one.keys() | other.keys() if one[place] != other[place]), key=str)
+        return [Difference("key", key, as_of, one[key, as_of], other[key, as_of])]
     found = []
     for name in before.column_names:
         places = np.flatnonzero(_bits(before[name]) != _bits(after[name]))

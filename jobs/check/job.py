@@ -20,12 +20,13 @@ from jobs.spec import Pipeline, Settings
 
 @dataclass(frozen=True)
 class Check:
-    """A pipeline that is to be proved before it runs."""
+    """A pipeline that is to be proved before it runs, on `sample` if one is given, else on one of its own tables."""
 
     lake: Lake
     settings: Settings
     pipeline: Pipeline
     cost: Cost = field(default_factory=Cost)
+    sample: Sample | None = None
 
     def findings(self) -> Iterator[Finding]:
         """Give what is found, in the order of the work."""
@@ -55,5 +56,5 @@ class Check:
             yield self.cost.of(trial.probe, files.sql["features"], trial.base, trial.newest)
 
     def _sample(self, files: Files) -> Sample:
-        found = read_sample(self.lake, self.pipeline)
+        found = self.sample or read_sample(self.lake, self.pipeline)
         return made_sample(self.lake.spark, self.pipeline, files.suites) if found is None else found

@@ -67,6 +67,19 @@ RULES = (
         ],
     ),
 )
+# What does not come from one of these by itself, and what is no event.
+TOGETHER = Rule(
+    "several",
+    "events that nobody knew at as_of, several together",
+    "join events with event_time < as_of AND arrived_at <= as_of",
+    lambda _as_of, _horizon: [],
+)
+ATTRIBUTES = Rule(
+    "later attributes",
+    "rows of dimensions that are delivered after as_of",
+    "join them with valid_from <= as_of AND as_of < valid_to",
+    lambda _as_of, _horizon: [],
+)
 BEYOND = Rule(
     "horizon",
     "events after as_of + horizon",

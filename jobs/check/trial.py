@@ -1,6 +1,6 @@
 """The trial of a pipeline's SQL on a sample: same bits in any order, nothing from later, one row a row of the spine."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 
 from jobs.check.bits import Difference, differences, named, rows_of
 from jobs.check.findings import Finding, faulty, fine, noted
-from jobs.check.planted import BEYOND, RULES, STRANGER, Garden, Rule
+from jobs.check.planted import ATTRIBUTES, BEYOND, RULES, STRANGER, TOGETHER, Garden, Rule
 from jobs.check.sample import DAY, Sample
 from jobs.check.worlds import Probe, World
 from jobs.features import SPINE
 from jobs.sqlfile import SqlFile
 
-BASE, SHUFFLED, HALF, LATER = "base", "shuffled", "half", "later attributes"
+BASE, SHUFFLED, PLANTED, HALF, LATER = "base", "shuffled", "planted", "half", "later attributes"
 PARTS = 3
 POPULATION, FEATURES, LABELS = "population.sql", "features.sql", "labels.sql"
 ORDER = "the same rows in another order give other values: two rows tie in an ORDER BY, of a window, max_by or min_by; "
@@ -43,9 +43,14 @@ class Trial:
 
     @cached_property
     def worlds(self) -> dict[str, World]:
-        """The base, the same in another order, and the base with what each rule forbids to see."""
-        planted = {rule.name: self._with(self.garden.planted(rule)) for rule in RULES}
-        return {BASE: self.base, SHUFFLED: self._shuffled(), **planted}
+        """The base, the same in another order, and the base with all that the rules forbid to see."""
+        planted = self._with(*(self.garden.planted(rule) for rule in RULES))
+        return {BASE: self.base, SHUFFLED: self._shuffled(), PLANTED: planted}
+
+    @cached_property
+    def by_rule(self) -> dict[str, World]:
+        """The base with what each rule by itself forbids: to tell which one is broken, where one is."""
+        return {rule.name: self._with(self.garden.planted(rule)) for rule in RULES}
 
     @cached_property
     def populations(self) -> dict[str, pa.Table]:
@@ -96,8 +101,7 @@ class Trial:
         else:
             yield fine(FEATURES, f"deterministic: the same bits in another order, at {self._dates}")
         steady = base.drop_columns([each.column for each in loose])
-        for name, rule in self._forbidden().items():
-            yield self._of_rule(rule, differences(steady, found[name].select(steady.column_names)))
+        yield from self._of_rules(steady, found)
         if HALF in found:
             yield self._of_half(steady, found[HALF].select(steady.column_names))
 
@@ -129,19 +133,17 @@ class Trial:
             found |= self.probe.features(self.sql["features"], {HALF: half}, self._spine_of_half())
         return found
 
-    def _forbidden(self) -> dict[str, Rule]:
-        rules = {rule.name: rule for rule in RULES}
-        if self.sample.dimensions:
-            says = "rows of dimensions that are delivered after as_of"
-            rules[LATER] = Rule(LATER, says, "join them with valid_from <= as_of AND as_of < valid_to", RULES[0].times)
-        return rules
-
-    def _of_rule(self, rule: Rule, found: list[Difference]) -> Finding:
-        if not found:
-            return fine(FEATURES, f"point-in-time by {rule.name}: blind to {rule.says}")
-        columns = named(each.column for each in found)
-        verb = "changes" if len(found) == 1 else "change"
-        return faulty(FEATURES, f"{columns} {verb} with {rule.says} ({rule.name}): {found[0].example}; {rule.remedy}")
+    def _of_rules(self, base: pa.Table, found: dict[str, pa.Table]) -> Iterator[Finding]:
+        names = base.column_names
+        early = differences(base, found[PLANTED].select(names))
+        seen = self.probe.features(self.sql["features"], self.by_rule, self.spine) if early else {}
+        broken = {rule.name: differences(base, seen[rule.name].select(names)) if early else [] for rule in RULES}
+        for rule in RULES:
+            yield _of_rule(rule, broken[rule.name])
+        if early and not any(broken.values()):
+            yield _of_rule(TOGETHER, early)
+        if LATER in found:
+            yield _of_rule(ATTRIBUTES, differences(base, found[LATER].select(names)))
 
     def _of_half(self, base: pa.Table, half: pa.Table) -> Finding:
         mine = base.filter(pc.is_in(base["key"], pa.array(self._half, pa.string())))
@@ -162,9 +164,12 @@ class Trial:
     def _spine_of_half(self) -> pa.Table:
         return self.spine.filter(pc.is_in(self.spine["key"], pa.array(self._half, pa.string())))
 
-    def _early(self, base: Iterable[tuple[Any, Any]]) -> Iterator[Finding]:
+    def _early(self, base: Set[tuple[Any, Any]]) -> Iterator[Finding]:
+        if rows_of(self.populations[PLANTED]).keys() == base:
+            return
+        seen = self.probe.populations(self.sql["population"], self.by_rule, self.sample.as_ofs)
         for rule in RULES:
-            differing = sorted(set(base) ^ rows_of(self.populations[rule.name]).keys(), key=str)
+            differing = sorted(base ^ rows_of(seen[rule.name]).keys(), key=str)
             for key, as_of in differing[:1]:
                 who = key.removesuffix(STRANGER)
                 yield faulty(
@@ -173,8 +178,8 @@ class Trial:
                     f"as of {as_of:%Y-%m-%d}; {rule.remedy}",
                 )
 
-    def _with(self, planted: pa.Table) -> World:
-        return World(pa.concat_tables([self.base.events, planted]), self.sample.dimensions)
+    def _with(self, *planted: pa.Table) -> World:
+        return World(pa.concat_tables([self.base.events, *planted]), self.sample.dimensions)
 
     def _shuffled(self) -> World:
         chance = np.random.default_rng(1)
@@ -197,6 +202,14 @@ class Trial:
     @property
     def _dates(self) -> str:
         return ", ".join(f"{as_of:%Y-%m-%d}" for as_of in self.sample.as_ofs)
+
+
+def _of_rule(rule: Rule, found: list[Difference]) -> Finding:
+    if not found:
+        return fine(FEATURES, f"point-in-time by {rule.name}: blind to {rule.says}")
+    columns = named(each.column for each in found)
+    verb = "changes" if len(found) == 1 else "change"
+    return faulty(FEATURES, f"{columns} {verb} with {rule.says} ({rule.name}): {found[0].example}; {rule.remedy}")
 
 
 def _last(found: Difference) -> str:

@@ -16,6 +16,7 @@ from jobs.check.files import Files
 from jobs.check.findings import Finding
 from jobs.check.job import Check
 from jobs.check.model import champion
+from jobs.check.sample import Sample, read_sample
 from jobs.registry import DIGEST, ModelVersion
 from tests.conftest import ROOT
 from tests.e2e.test_second_pipeline import PIPELINE as SECOND
@@ -30,8 +31,16 @@ COLUMN = "CAST(spent AS DOUBLE) AS spent_total"
 OWN = "FROM events AS x WHERE x.customer_id = history.key"
 
 
+SAMPLES: dict[Path, Sample] = {}
+
+
 def check(project: Project, cost: Cost | None = None) -> Check:
-    return Check(project.lake, project.settings, project.pipeline(), cost or Cost())
+    """Return the check of a project; what it tries the SQL on is read once for all that share a lake."""
+    if project.folder not in SAMPLES:
+        sample = read_sample(project.lake, project.pipeline())
+        assert sample is not None
+        SAMPLES[project.folder] = sample
+    return Check(project.lake, project.settings, project.pipeline(), cost or Cost(), SAMPLES[project.folder])
 
 
 def faults(findings: Iterator[Finding]) -> list[str]:
