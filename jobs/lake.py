@@ -146,14 +146,14 @@ class Lake:
         self._commit(frame, name, {"replaceWhere": where}, fences)
 
     def delete_joined(self, name: str, other: DataFrame, where: str) -> None:
-        """Delete the rows (`kept`) for which a row of `other` (`key`) meets the condition; the log has no values of it.
+        """Delete the rows (`kept`) for which a row of `other` (`wanted`) meets the condition; no log has its values.
 
         Raises:
             Fenced: somebody else wrote at the same moment; nothing was deleted.
         """
         with _conflicts_of(name):
             table = DeltaTable.forPath(self.spark, self.path(name)).alias("kept")
-            table.merge(other.alias("key"), where).whenMatchedDelete().execute()
+            table.merge(other.alias("wanted"), where).whenMatchedDelete().execute()
 
     def removed_files(self, name: str) -> list[str]:
         """Return the paths of the files that a version had, and a later one has not, as far as the log remembers."""

@@ -35,6 +35,7 @@ def variables(ports: Ports, settings: Settings) -> dict[str, str]:
         "SCORELINE_LAKE": settings.lake or str(VAR / "lake"),
         "SCORELINE_LANDING": settings.landing or str(VAR / "landing"),
         "SCORELINE_REPORTS": settings.reports or str(VAR / "reports"),
+        "SCORELINE_ERASURE_KEY_FILE": settings.erasure_key_file or str(VAR / "erasure.key"),
         "SCORELINE_MLFLOW_URI": ports.url("mlflow"),
         "SCORELINE_REDIS_URL": f"{ports.url('redis')}/0",
         "SCORELINE_HOST": LOOPBACK,

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     lake: str | None = Field(None, description="Root of the Delta tables; default: below the runtime's folder.")
     landing: str | None = Field(None, description="Root of the landing files; default: as for the tables.")
     reports: str | None = Field(None, description="Folder for reports; default: as for the tables.")
+    erasure_key_file: str | None = Field(None, description="Secret of erasures; default: as for the tables.")
     streams: bool = Field(default=True, description="Whether `make up` keeps scores fresh between two runs.")
     clock: Annotated[str, AfterValidator(_clock)] = Field("real", description="What time it is: real, or T@R.")
 

@@ -35,8 +35,8 @@ class Kept:
 
     @property
     def condition(self) -> str:
-        """The condition of a row `kept` to be the key's, which `key` has in its column `sought`."""
-        return f"kept.`{self.column}` = key.sought" if self.column else f"rlike({self.text}, key.pattern)"
+        """The condition of a row `kept` to be the key's, which `wanted` has in its column `sought`."""
+        return f"kept.`{self.column}` = wanted.sought" if self.column else f"rlike({self.text}, wanted.pattern)"
 
     @property
     def schema(self) -> str:
@@ -90,7 +90,8 @@ class Rows:
         live = {_own(uri) for uri in DeltaTable(self.lake.path(table.name)).file_uris()}
         listed = files.get_file_info(FileSelector(folder, recursive=True))
         old = [each for each in listed if each.extension == "parquet" and _is_of_no_version(each, live)]
-        having = [each for each in old if each.base_name in self._having(table, folder, old)] if old else []
+        names = self._having(table, folder, old) if old else set()
+        having = [each for each in old if each.base_name in names]
         removed = {_own(path) for path in self.lake.removed_files(table.name)} if having else set()
         young = [each for each in having if each.base_name not in removed and _is_young(each)]
         for each in having:
@@ -111,7 +112,7 @@ class Rows:
         return {unquote(row.file_name) for row in self._of_key(named, table).select("file_name").distinct().collect()}
 
     def _of_key(self, rows: DataFrame, table: Kept) -> DataFrame:
-        return rows.alias("kept").join(self._sought.alias("key"), F.expr(table.condition), "left_semi")
+        return rows.alias("kept").join(self._sought.alias("wanted"), F.expr(table.condition), "left_semi")
 
     def _deleted(self, table: Kept) -> None:
         for number in range(TRIES):
@@ -131,7 +132,7 @@ class Rows:
     @property
     def _sought(self) -> DataFrame:
         """The key as a row: a plan names its columns, a literal would be in plans, logs and Delta's own log."""
-        return self.lake.spark.createDataFrame([(self.key, shown_in_java(self.key))], SOUGHT)
+        return F.broadcast(self.lake.spark.createDataFrame([(self.key, shown_in_java(self.key))], SOUGHT))
 
 
 def _own(path: str) -> str:
