@@ -39,7 +39,9 @@ APRIL, MAY, JUNE = date(1998, 4, 30), date(1998, 5, 31), date(1998, 6, 1)
 LAST = date(1998, 6, 30)
 TENTH = "2"  # the last digit of their numbers
 SPOILED = ["4712,1998-06-30,1,9.99", "00042,1998-06-30,0,9.99", "00052,1998-06-30,1,-5.00"]
-RECIPE = re.compile(r"(## \d+\. (?P<question>.+?)\n.*?```sql\n)(?P<sql>.*?)(```\n\n)(?P<answer>(?:\|.*\n)*)", re.DOTALL)
+RECIPE = re.compile(
+    r"(## \d+\. (?P<question>.+?)\n.*?```sql\n)(?P<sql>.*?)(```\n\n)(?P<answer>(?:\|[^\n]*\n)*)", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

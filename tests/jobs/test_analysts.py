@@ -62,7 +62,8 @@ def names(project: Project) -> list[str]:
 def blocks(language: str) -> list[str]:
     """Return the README's code for analysts in a language."""
     section = README.split("## Analysts: query")[1].split("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    return [code for own, code in found if own == language]
 
 
 def test_there_is_each_kind_of_table(project: Project) -> None:
