@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from jobs.check.findings import Finding, faulty, fine, noted
@@ -80,7 +81,9 @@ class History:
                 f"its keys are of {key}, and entity_key is {self.pipeline.entity_key} now: a score would be of "
                 "somebody else; give the pipeline another name, or write entity_key back",
             )
-        last = self.lake.read(name).orderBy("as_of", ascending=False).select("model_name").first()
+        scores = self.lake.read(name)
+        newest = scores.agg({"as_of_date": "max"}).collect()[0][0]  # of partitions: no row is read
+        last = scores.where(F.col("as_of_date") == F.lit(newest)).select("model_name").first()
         model = self.pipeline.model.name
         if last is not None and last.model_name != model:
             yield noted(

@@ -114,8 +114,10 @@ class Garden:
         """
         twins: list[Row] = []
         chance, seen = Random(1), self.visible()  # noqa: S311  reason: to try SQL on, no secret
+        all_rows = seen.to_pylist()
         for rows in _by_key(seen, self.pipeline.entity_key).values():
-            for row, other in zip(rows[:TWINS], rows[1:] + rows[:1], strict=False):
+            for row in rows[:TWINS]:
+                other = chance.choice(all_rows)  # of any key: whose rows all say the same would have no ties to tell
                 mixed = {name: chance.choice((row, other))[name] for name in row}
                 times = {name: row[name] for name in self._fixed}
                 twins.append({**mixed, **times, **self._named(f"twin-{len(twins)}")})
