@@ -119,7 +119,7 @@ def test_nothing_is_left_and_nobody_else_notices(stage: Stage, store: Store) -> 
     left = sound(stage, store, DAY)
     assert (left.rows, left.order) == (live.rows - 1, live.order)
     assert [entry.key for entry in OverlayStore(store).entries(left)] == ["00001"]
-    record = lake.read("erasures").collect()
+    record = lake.read("erasures").orderBy("at").collect()
     assert [(row.event, row.reason, KEY in str(row)) for row in record] == [
         ("begun", "asked to", False),
         ("done", "asked to", False),
