@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql.functions import expr
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import DoubleType, IntegerType, StructType
 
 from jobs.check.history import History
 from jobs.errors import DataFault, FrameFault, StreamChanged
@@ -59,9 +59,8 @@ def test_features_that_come_go_or_change_their_type_are_told(filled: Project, ru
     lines = said(filled, filled.pipeline(), other)
     assert having(lines, f"note  features/{NAME}: visits will be added, and NULL for the dates before")
     assert having(lines, f"note  features/{NAME}: features.sql does not give spent_30d any more: it stays, and is NULL")
-    typed = StructType([StructField(f.name, f.dataType) for f in stored if f.name != "spent_30d"]).add(
-        "spent_30d", "int"
-    )
+    kept = [field for field in stored if field.name != "spent_30d"]
+    typed = StructType(kept).add("spent_30d", IntegerType())
     fault = "column spent_30d is DOUBLE in the table and INT now"
     lines = said(filled, filled.pipeline(), typed)
     assert having(lines, f"FAULT features/{NAME}: {fault}; cast it back in features.sql, or give it another name")
