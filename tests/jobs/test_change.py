@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql.functions import expr
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import DoubleType, IntegerType, StructType
 
 from jobs.check.history import History
 from jobs.errors import DataFault, FrameFault, StreamChanged
@@ -55,13 +55,12 @@ def test_what_is_as_it_was_is_fine(filled: Project, run: Run) -> None:
 
 def test_features_that_come_go_or_change_their_type_are_told(filled: Project, run: Run) -> None:
     stored = filled.lake.read(f"features/{NAME}").drop("as_of_date").schema
-    other = StructType([field for field in stored if field.name != "spent_30d"]).add("visits", "double")
+    other = StructType([field for field in stored if field.name != "spent_30d"]).add("visits", DoubleType())
     lines = said(filled, filled.pipeline(), other)
     assert having(lines, f"note  features/{NAME}: visits will be added, and NULL for the dates before")
     assert having(lines, f"note  features/{NAME}: features.sql does not give spent_30d any more: it stays, and is NULL")
-    typed = StructType([StructField(f.name, f.dataType) for f in stored if f.name != "spent_30d"]).add(
-        "spent_30d", "int"
-    )
+    kept = [field for field in stored if field.name != "spent_30d"]
+    typed = StructType(kept).add("spent_30d", IntegerType())
     fault = "column spent_30d is DOUBLE in the table and INT now"
     lines = said(filled, filled.pipeline(), typed)
     assert having(lines, f"FAULT features/{NAME}: {fault}; cast it back in features.sql, or give it another name")
@@ -134,6 +133,8 @@ def test_a_new_feature_is_null_before_and_one_that_is_gone_from_then_on(project:
     (copy.root / FEATURES).write_text(text.replace(SPENT, "  CAST(spent AS DOUBLE) / 100 AS spent_hundreds,\n"))
     with pytest.raises(FrameFault, match="features spent_total of the model are not among the columns of features"):
         scored(copy, champion, NEXT)
+    suite = copy.root / f"expectations/suites/{NAME}/features.yaml"
+    suite.write_text(suite.read_text().replace("spent_total", "spent_hundreds"))
     names = ["spent_hundreds" if name == "spent_total" else name for name in PURCHASE_FEATURES]
     follower = register_small(project.settings.mlflow_uri, tmp_path / "other", features=names)
     scored(copy, follower, NEXT)
