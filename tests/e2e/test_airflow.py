@@ -154,7 +154,8 @@ def backfilled(site: Site, days: list[date], disturbed: Iterator[None]) -> None:
     assert heads[-1].date() == SIXTH + timedelta(days=1)
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
 def test_a_backfill_fills_history_while_a_daily_run_and_the_stream_go_on(
     site: Site, first: str, spark: SparkSession, tmp_path: Path
 ) -> None:
