@@ -209,8 +209,8 @@ def test_machines_get_all_of_it(told: Explanation) -> None:
 
 def test_what_was_tampered_with_is_found(copy: Place) -> None:
     at = f"as_of_date = '{as_of_day(DAY).date()}'"
-    copy.table("features").update({"spent_total": "spent_total + 0.01"}, f"key = '00001' AND {at}")
-    copy.table("scores_live").update({"score": "score + 0.001"}, f"key = '{BOUGHT}'")
+    copy.table("features").update({"spent_total": "spent_total + 0.01"}, predicate=f"key = '00001' AND {at}")
+    copy.table("scores_live").update({"score": "score + 0.001"}, predicate=f"key = '{BOUGHT}'")
     told = copy.explained("00001")
     assert told.replay is not None
     assert (told.replay.differing, told.replay.same_score) == (("spent_total",), True)
