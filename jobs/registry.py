@@ -1,37 +1,29 @@
 """The model registry: what a run resolves once, fetches by digest, and what training registers. MLflow behind it."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts, list_artifacts
-from mlflow.environment_variables import (
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
-    MLFLOW_HTTP_REQUEST_TIMEOUT,
-)
+from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import artefact
-from jobs.errors import ArtefactRefused, DataFault, ModelMissing, ModelRefused, RegistryUnavailable
+from jobs.errors import ArtefactRefused, DataFault, ModelMissing, ModelRefused
+from jobs.registry_access import artefacts, client, talking
 from jobs.spec import Pipeline
 
 DIGEST = "scoreline.digest"
 FEATURES = "scoreline.features"
 RUN_ID = "scoreline.run_id"
 MODEL_TAGS = ("scoreline.model_name", "scoreline.model_version", "scoreline.model_digest")
-SQLITE = "sqlite:///"
 # What cannot end the quoted text of MLflow's filter, whatever else it has.
 RUN_ID_TEXT = re.compile(r"[^'\"`\\\x00-\x1f\x7f]+")
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
@@ -112,9 +104,9 @@ def resolve_for_run(
     if recorded is None:
         found = choose() if choose else resolve(uri, pipeline.model.name, pipeline.model.alias)
         record = dict(zip(MODEL_TAGS, (found.name, found.version, found.digest), strict=True))
-        with _talking(uri):
-            run = _client(uri).create_run(experiment, run_name=run_id, tags={RUN_ID: run_id, **record})
-            _client(uri).set_terminated(run.info.run_id)
+        with talking(uri):
+            run = client(uri).create_run(experiment, run_name=run_id, tags={RUN_ID: run_id, **record})
+            client(uri).set_terminated(run.info.run_id)
         recorded = _recorded(uri, experiment, run_id) or (found.name, found.version, found.digest)
     name, version, digest = recorded
     return ModelVersion(name, version, digest, _features(_version(uri, name, version)))
@@ -156,17 +148,17 @@ def register(uri: str, candidate: Candidate, alias: str) -> ModelVersion:
         RegistryUnavailable: MLflow does not answer; the alias stays where it was.
     """
     experiment = _experiment(uri, f"{candidate.pipeline}/training")
-    with _talking(uri):
-        run = _client(uri).create_run(experiment, tags=dict(candidate.tags))
+    with talking(uri):
+        run = client(uri).create_run(experiment, tags=dict(candidate.tags))
         try:
             version = _upload(uri, candidate, run)
             verified = fetch(uri, version.name, version.version, version.digest)
         except BaseException:
             with suppress(Exception):  # the first fault is the one to tell, and this may fail for the same reason
-                _client(uri).set_terminated(run.info.run_id, "FAILED")
+                client(uri).set_terminated(run.info.run_id, "FAILED")
             raise
-        _client(uri).set_terminated(run.info.run_id)
-        _client(uri).set_registered_model_alias(candidate.name, alias, version.version)
+        client(uri).set_terminated(run.info.run_id)
+        client(uri).set_registered_model_alias(candidate.name, alias, version.version)
     return verified.version
 
 
@@ -184,23 +176,23 @@ def promote(uri: str, pipeline: Pipeline, version: str, newest_as_of: datetime) 
             f"model {model.name} version {version} knows labels up to {found.training_as_of:%Y-%m-%d}, after "
             f"{newest_as_of:%Y-%m-%d}, the newest as_of to score; {model.alias} stays where it is: promote it later"
         )
-    with _talking(uri):
-        _client(uri).set_registered_model_alias(model.name, model.alias, version)
+    with talking(uri):
+        client(uri).set_registered_model_alias(model.name, model.alias, version)
     return found.version
 
 
 def _upload(uri: str, candidate: Candidate, run: Any) -> ModelVersion:
-    client, run_id = _client(uri), run.info.run_id
+    mlflow, run_id = client(uri), run.info.run_id
     for name, value in candidate.metrics.items():
-        client.log_metric(run_id, name, value)
-    client.log_artifacts(run_id, str(candidate.report), "report")
+        mlflow.log_metric(run_id, name, value)
+    mlflow.log_artifacts(run_id, str(candidate.report), "report")
     with TemporaryDirectory() as folder:
         artefact.write_files(candidate.files, Path(folder))
-        client.log_artifacts(run_id, folder, "model")
-    if not client.search_registered_models(f"name = '{candidate.name}'"):
-        client.create_registered_model(candidate.name)
+        mlflow.log_artifacts(run_id, folder, "model")
+    if not mlflow.search_registered_models(f"name = '{candidate.name}'"):
+        mlflow.create_registered_model(candidate.name)
     tags = {**candidate.tags, DIGEST: artefact.digest(candidate.files)}
-    made = client.create_model_version(
+    made = mlflow.create_model_version(
         candidate.name, source=f"{run.info.artifact_uri}/model", run_id=run_id, tags=tags
     )
     return _model_version(made)
@@ -208,8 +200,8 @@ def _upload(uri: str, candidate: Candidate, run: Any) -> ModelVersion:
 
 def _download(uri: str, name: str, version: str, what: str) -> dict[str, bytes]:
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
-    with _talking(uri), TemporaryDirectory() as folder:
-        source = _client(uri).get_model_version_download_uri(name, version)
+    with talking(uri), TemporaryDirectory() as folder:
+        source = client(uri).get_model_version_download_uri(name, version)
         listed = list_artifacts(artifact_uri=source, tracking_uri=uri)
         artefact.refuse_foreign_files([Path(entry.path).name for entry in listed], what)
         where = download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=uri)
@@ -221,8 +213,8 @@ def _download(uri: str, name: str, version: str, what: str) -> dict[str, bytes]:
 def _recorded(uri: str, experiment: str, run_id: str) -> tuple[str, str, str] | None:
     if not RUN_ID_TEXT.fullmatch(run_id):
         raise DataFault(f"run id {run_id!r} is empty, or has a quote, a backslash or a control character; give another")
-    with _talking(uri):
-        runs = _client(uri).search_runs(
+    with talking(uri):
+        runs = client(uri).search_runs(
             [experiment], f"tags.`{RUN_ID}` = '{run_id}'", order_by=["attributes.start_time ASC"], max_results=1
         )
     if not runs:
@@ -233,13 +225,13 @@ def _recorded(uri: str, experiment: str, run_id: str) -> tuple[str, str, str] | 
 
 def _by_alias(uri: str, name: str, alias: str) -> Any:
     remedy = f"there is no model {name} with alias {alias} in {uri}; run scoreline train, or set the alias in MLflow"
-    with _talking(uri, remedy):
-        return _client(uri).get_model_version_by_alias(name, alias)
+    with talking(uri, remedy):
+        return client(uri).get_model_version_by_alias(name, alias)
 
 
 def _version(uri: str, name: str, version: str) -> Any:
-    with _talking(uri, f"there is no version {version} of model {name} in {uri}; run scoreline train or restore it"):
-        return _client(uri).get_model_version(name, version)
+    with talking(uri, f"there is no version {version} of model {name} in {uri}; run scoreline train or restore it"):
+        return client(uri).get_model_version(name, version)
 
 
 def _model_version(entity: Any) -> ModelVersion:
@@ -257,55 +249,11 @@ def _features(entity: Any) -> tuple[str, ...]:
 
 
 def _experiment(uri: str, name: str) -> str:
-    with _talking(uri):
-        found = _client(uri).get_experiment_by_name(name)
+    with talking(uri):
+        found = client(uri).get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
         try:
-            return str(_client(uri).create_experiment(name, artifact_location=_artefacts(uri)))
+            return str(client(uri).create_experiment(name, artifact_location=artefacts(uri)))
         except MlflowException:  # somebody else made it between the two lines
-            return str(_client(uri).get_experiment_by_name(name).experiment_id)
-
-
-def _artefacts(uri: str) -> str | None:
-    """Return where artefacts go: beside a SQLite file; a server decides by itself."""
-    return (_database(uri).parent / "artifacts").as_uri() if uri.startswith(SQLITE) else None
-
-
-def _database(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE).split("?")[0]).absolute()
-
-
-# Of a server: tasks and streams try again by themselves, and a stop waits until a try is over. MLflow's own default is
-# seven retries, which are four minutes.
-RETRIES, SECONDS = 2, 30
-
-
-@lru_cache(maxsize=4)
-def _client(uri: str) -> MlflowClient:
-    for variable, value in ((MLFLOW_HTTP_REQUEST_MAX_RETRIES, RETRIES), (MLFLOW_HTTP_REQUEST_TIMEOUT, SECONDS)):
-        if not variable.is_set():
-            variable.set(value)
-    if uri.startswith(SQLITE):
-        _database(uri).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-@contextmanager
-def _talking(uri: str, absent: str | None = None) -> Iterator[None]:
-    """Translate MLflow's errors: what is not there (`absent` says it and what to do), and everything else."""
-    try:
-        yield
-    except MlflowException as error:
-        if absent is not None and error.error_code in _ABSENT:
-            raise ModelMissing(absent) from error
-        raise _unavailable(uri, error.message) from error
-    except (OSError, SQLAlchemyError) as error:
-        raise _unavailable(uri, str(error)) from error
-
-
-def _unavailable(uri: str, reason: str) -> RegistryUnavailable:
-    return RegistryUnavailable(
-        f"MLflow at {uri} does not answer as it should: {reason.splitlines()[0]}; "
-        "check SCORELINE_MLFLOW_URI and that MLflow runs, then run the task again"
-    )
+            return str(client(uri).get_experiment_by_name(name).experiment_id)

@@ -11,7 +11,7 @@ from jobs.explain.contributions import SAMPLED, SEED, Contributions, contributio
 from jobs.explain.recompute import Models, Replay, replays
 from jobs.explain.recorded import (
     Population,
-    Recorded,
+    ScoreRow,
     Values,
     all_scores,
     has_scores,
@@ -31,12 +31,12 @@ class Subject:
 
     key: str
     served: Served
-    before: Recorded | None
+    before: ScoreRow | None
     models: Models
     gone: tuple[str, ...]
 
     @property
-    def rows(self) -> list[Recorded]:
+    def rows(self) -> list[ScoreRow]:
         """The score that is explained and the one before it, as far as there are any."""
         return [row for row in (self.served.row, self.before) if row is not None]
 
@@ -55,7 +55,7 @@ class Place:
 class Change:
     """What changed since the key's last score; features by name, with their values then and now."""
 
-    row: Recorded
+    row: ScoreRow
     features: tuple[tuple[str, object, object], ...]
 
 
@@ -115,7 +115,7 @@ def _is_erased(run: Run, key: str) -> bool:
     return erased is not None and erased.has(key)
 
 
-def _gone(run: Run, rows: Sequence[Recorded], served: Served, models: Models) -> list[str]:
+def _gone(run: Run, rows: Sequence[ScoreRow], served: Served, models: Models) -> list[str]:
     name, found = run.pipeline.name, []
     if not rows:
         found.append(f"no score of this key is on record in {name}: it is unknown, misspelt (keys are text), or erased")
@@ -131,7 +131,7 @@ def _gone(run: Run, rows: Sequence[Recorded], served: Served, models: Models) ->
     return found
 
 
-def _values(row: Recorded | None, seen: dict[Recorded, Values], again: dict[Recorded, Replay]) -> Values | None:
+def _values(row: ScoreRow | None, seen: dict[ScoreRow, Values], again: dict[ScoreRow, Replay]) -> Values | None:
     """Return what the model saw: what is on record, else what was computed again."""
     if row is None:
         return None
@@ -141,7 +141,7 @@ def _values(row: Recorded | None, seen: dict[Recorded, Values], again: dict[Reco
     return replay.again.features if replay and replay.again else None
 
 
-def _place(population: Population, row: Recorded) -> Place | None:
+def _place(population: Population, row: ScoreRow) -> Place | None:
     score = F.lit(row.score).cast("float")
     found = population.scores.agg(
         F.count("*"), F.count_if(F.col("score") > score), F.count_if(F.col("score") < score), F.avg("score")
@@ -149,7 +149,7 @@ def _place(population: Population, row: Recorded) -> Place | None:
     return Place(found[0], found[1], found[2], found[3]) if found[0] else None
 
 
-def _change(subject: Subject, old: Values | None, new: Values | None, again: dict[Recorded, Replay]) -> Change | None:
+def _change(subject: Subject, old: Values | None, new: Values | None, again: dict[ScoreRow, Replay]) -> Change | None:
     if subject.before is None:
         return None
     replay = again.get(subject.served.row) if subject.served.row else None

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import DataFault
-from jobs.explain.recorded import Recorded, Values
+from jobs.explain.recorded import ScoreRow, Values
 from jobs.features import counted_once, features, with_validity
 from jobs.registry import VerifiedArtefact, fetch
 from jobs.run import Run
@@ -35,7 +35,7 @@ class Again:
 class Replay:
     """A score on record beside the same, computed again; `seen` is what the model saw, where that is on record."""
 
-    row: Recorded
+    row: ScoreRow
     again: Again | None
     seen: Values | None
     names: tuple[str, ...]
@@ -67,7 +67,7 @@ class Models:
     gone: Mapping[Model, str]
 
     @classmethod
-    def of(cls, run: Run, rows: Iterable[Recorded]) -> "Models":
+    def of(cls, run: Run, rows: Iterable[ScoreRow]) -> "Models":
         """Fetch the models of rows, each once.
 
         Raises:
@@ -83,7 +83,7 @@ class Models:
         return cls(there, gone)
 
 
-def replays(run: Run, rows: Sequence[Recorded], models: Models, seen: Mapping[Recorded, Values]) -> list[Replay]:
+def replays(run: Run, rows: Sequence[ScoreRow], models: Models, seen: Mapping[ScoreRow, Values]) -> list[Replay]:
     """Compute again all rows whose model is there; `seen` is what is on record of their features.
 
     Raises:
@@ -100,14 +100,14 @@ def replays(run: Run, rows: Sequence[Recorded], models: Models, seen: Mapping[Re
     return found
 
 
-def passes(rows: Iterable[Recorded]) -> list[list[Recorded]]:
+def passes(rows: Iterable[ScoreRow]) -> list[list[ScoreRow]]:
     """Return the rows in as few groups as can be computed in one go each.
 
     Rows of runs share a pass where they were made from the same model and versions, for `features.sql` may look at any
     event that the run saw. The stream gave it the events of some keys alone, so a key's row depends on no other key:
     rows of different keys share a pass, each key with the events of its own version.
     """
-    groups: dict[object, list[Recorded]] = defaultdict(list)
+    groups: dict[object, list[ScoreRow]] = defaultdict(list)
     times: dict[object, Any] = defaultdict(count)
     for row in rows:
         alone = (row.model, next(times[row.model, row.key])) if row.kind == "stream" else row.made_from
@@ -120,7 +120,7 @@ def bits(value: object) -> bytes | object:
     return struct.pack("<d", value) if isinstance(value, float) else value
 
 
-def _again(run: Run, group: Sequence[Recorded], artefact: VerifiedArtefact) -> dict[Key, Again]:
+def _again(run: Run, group: Sequence[ScoreRow], artefact: VerifiedArtefact) -> dict[Key, Again]:
     names, sql = artefact.version.features, pipeline_sql(run.settings, run.pipeline, "features")
     spine = run.lake.spark.createDataFrame(
         sorted({(row.key, row.as_of) for row in group}), "key string, as_of timestamp"
@@ -143,13 +143,13 @@ def _place(row: Values) -> Key:
     return row["key"], row["as_of"]
 
 
-def _events(run: Run, group: Sequence[Recorded]) -> DataFrame:
+def _events(run: Run, group: Sequence[ScoreRow]) -> DataFrame:
     name, key = f"events/{run.pipeline.events[0]}", run.pipeline.entity_key
     versions = {row.key: row.events_version for row in group}
     return counted_once(_as_it_stood(run, name, group, versions), key)
 
 
-def _dimensions(run: Run, group: Sequence[Recorded]) -> dict[str, DataFrame]:
+def _dimensions(run: Run, group: Sequence[ScoreRow]) -> dict[str, DataFrame]:
     found = {}
     for name in run.pipeline.dimensions:
         # A row from before the pipeline had the dimension knows none of its rows.
@@ -159,7 +159,7 @@ def _dimensions(run: Run, group: Sequence[Recorded]) -> dict[str, DataFrame]:
     return found
 
 
-def _as_it_stood(run: Run, table: str, group: Sequence[Recorded], versions: Mapping[str, int]) -> DataFrame:
+def _as_it_stood(run: Run, table: str, group: Sequence[ScoreRow], versions: Mapping[str, int]) -> DataFrame:
     """Return a table of deliveries as the rows of a group knew it; of the stream's, each key as its own row did."""
     if group[0].kind != "stream":
         return run.lake.read_at(table, next(iter(versions.values())))

@@ -24,7 +24,7 @@ STAMPS = ("scored_at", "superseded_at")
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ScoreRow:
     """A score as it is on record, and all that it was made from."""
 
     kind: Kind
@@ -80,15 +80,15 @@ def all_scores(lake: Lake, pipeline: str) -> DataFrame | None:
     return found
 
 
-def rows_of(scores: DataFrame | None) -> list[Recorded]:
+def rows_of(scores: DataFrame | None) -> list[ScoreRow]:
     """Return the rows of `all_scores`, or of a part of them, in an order that does not depend on Spark."""
     listed = [] if scores is None else scores.toArrow().to_pylist()
-    return sorted(map(_recorded, listed), key=lambda row: (row.key, row.as_of, row.kind, row.events_version))
+    return sorted(map(_score_row, listed), key=lambda row: (row.key, row.as_of, row.kind, row.events_version))
 
 
-def seen_by_models(lake: Lake, pipeline: str, rows: Sequence[Recorded]) -> dict[Recorded, Values]:
+def seen_by_models(lake: Lake, pipeline: str, rows: Sequence[ScoreRow]) -> dict[ScoreRow, Values]:
     """Return what the model saw of each row, as it is on record; what the stream's saw is on no record."""
-    found: dict[Recorded, Values] = {}
+    found: dict[ScoreRow, Values] = {}
     batch = [row for row in rows if row.kind == "batch"]
     for values in _features(lake, f"features/{pipeline}", batch):
         found |= {row: values for row in batch if (row.key, row.as_of) == (values["key"], values["as_of"])}
@@ -121,7 +121,7 @@ def has_scores(lake: Lake, pipeline: str, day: date) -> bool:
     return any(lake.has(name) and not lake.read(name).where(f"as_of_date = DATE'{day}'").isEmpty() for name in names)
 
 
-def population_of(lake: Lake, pipeline: str, row: Recorded) -> Population:
+def population_of(lake: Lake, pipeline: str, row: ScoreRow) -> Population:
     """Return those who were scored together with a row; with one of the stream, those of the last run before it."""
     if row.kind == "superseded":
         return _replaced_population(lake, pipeline, row)
@@ -132,7 +132,7 @@ def population_of(lake: Lake, pipeline: str, row: Recorded) -> Population:
     return Population(day, scores, lake.read(name).where(where) if lake.has(name) else None)
 
 
-def _replaced_population(lake: Lake, pipeline: str, row: Recorded) -> Population:
+def _replaced_population(lake: Lake, pipeline: str, row: ScoreRow) -> Population:
     where, when = F.col("as_of_date") == F.lit(row.date), F.col("superseded_at")
     scores = lake.read(f"scores_superseded/{pipeline}").where(where & (when == F.lit(row.superseded_at)))
     seen_at = replaced_together(lake, pipeline).get((row.date, row.superseded_at))
@@ -142,13 +142,13 @@ def _replaced_population(lake: Lake, pipeline: str, row: Recorded) -> Population
     return Population(row.date, scores, features)
 
 
-def _last_date(lake: Lake, pipeline: str, row: Recorded) -> date:
+def _last_date(lake: Lake, pipeline: str, row: ScoreRow) -> date:
     known = lake.read(f"scores/{pipeline}").where(F.col("as_of_date") <= F.lit(row.date))
     found: date | None = known.agg(F.max("as_of_date")).collect()[0][0]
     return found or row.date
 
 
-def _features(lake: Lake, table: str, rows: Iterable[Recorded]) -> list[Values]:
+def _features(lake: Lake, table: str, rows: Iterable[ScoreRow]) -> list[Values]:
     places = sorted({(row.key, row.as_of) for row in rows})
     if not places or not lake.has(table):
         return []
@@ -158,8 +158,8 @@ def _features(lake: Lake, table: str, rows: Iterable[Recorded]) -> list[Values]:
     return list(near.join(F.broadcast(asked), ["key", "as_of"]).toArrow().to_pylist())
 
 
-def _recorded(row: Values) -> Recorded:
-    return Recorded(
+def _score_row(row: Values) -> ScoreRow:
+    return ScoreRow(
         kind=row["kind"],
         key=row["key"],
         score=row["score"],

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import DataFault, ReplayDiffers
 from jobs.explain.recompute import Models, Replay, replays
-from jobs.explain.recorded import Recorded, all_scores, rows_of, seen_by_models
+from jobs.explain.recorded import ScoreRow, all_scores, rows_of, seen_by_models
 from jobs.run import Run
 
 COLUMNS = ("as of", "kind", "replayed", "scores the same", "features the same", "differ")
@@ -20,7 +20,7 @@ MOST_NAMED = 20
 class Sample:
     """Scores drawn at random, and the models that made them."""
 
-    rows: list[Recorded]
+    rows: list[ScoreRow]
     models: Models
 
     def gone(self) -> Iterator[str]:

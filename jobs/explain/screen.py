@@ -11,7 +11,7 @@ from rich.text import Text
 
 from jobs.explain.contributions import ORDERS, Contributions
 from jobs.explain.explanation import Explanation
-from jobs.explain.recorded import Recorded
+from jobs.explain.recorded import ScoreRow
 from serving.clock import instant
 
 BAR = 24  # characters of the longest bar
@@ -191,7 +191,7 @@ def _before(told: Explanation) -> dict[str, object] | None:
     return {"row": _row(told.change.row), "changed": changed}
 
 
-def _row(row: Recorded | None) -> dict[str, object] | None:
+def _row(row: ScoreRow | None) -> dict[str, object] | None:
     if row is None:
         return None
     model, dimensions = vars(row.model), dict(row.dimension_versions)
@@ -210,6 +210,6 @@ def _plain(value: object) -> object:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _stamps(row: Recorded) -> str:
+def _stamps(row: ScoreRow) -> str:
     since = f", written {row.scored_at:{MINUTE}}" if row.scored_at else ""
     return since + (f", replaced {row.superseded_at:{MINUTE}}" if row.superseded_at else "")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 
-from jobs.explain.recorded import Recorded
+from jobs.explain.recorded import ScoreRow
 from jobs.publication.ledger import History, Turn
 from serving.clock import instant
 from serving.head import Head
@@ -20,7 +20,7 @@ class Served:
     at: datetime
     source: Source
     head: Head | None
-    row: Recorded | None
+    row: ScoreRow | None
     note: str = ""
 
     @property
@@ -36,7 +36,7 @@ def live_at(history: History, at: datetime) -> Turn | None:
     return max((turn for turn in history.turns if turn.at <= at), key=lambda turn: turn.order, default=None)
 
 
-def served_at(history: History, rows: Sequence[Recorded], at: datetime, has_scores: Callable[[date], bool]) -> Served:
+def served_at(history: History, rows: Sequence[ScoreRow], at: datetime, has_scores: Callable[[date], bool]) -> Served:
     """Return what a reader of the key of `rows` was answered at `at`; `rows` are all that are on record of it.
 
     `has_scores` says whether any key's scores as of a date are on record.
@@ -59,7 +59,7 @@ def served_at(history: History, rows: Sequence[Recorded], at: datetime, has_scor
     return _without_a_score(turn.head, rows, at)
 
 
-def _without_a_score(head: Head, rows: Sequence[Recorded], at: datetime) -> Served:
+def _without_a_score(head: Head, rows: Sequence[ScoreRow], at: datetime) -> Served:
     when, name = f"{instant(head.as_of):%Y-%m-%d}", f"generation {head.token}"
     if any(row.as_of == instant(head.as_of) and row.kind != "stream" for row in rows):
         note = f"{name} was made of other scores as of {when} than those that are still on record"
@@ -71,7 +71,7 @@ def _without_a_score(head: Head, rows: Sequence[Recorded], at: datetime) -> Serv
     return Served(at, "fallback", head, None, f"{known}: {kind}, from the head of that generation")
 
 
-def _in_generation(rows: Sequence[Recorded], head: Head) -> Recorded | None:
+def _in_generation(rows: Sequence[ScoreRow], head: Head) -> ScoreRow | None:
     """Return the row that a generation was made of: from the same model and events, as it stood at the publication."""
     origin = (head.model, head.events_version)
     made = [
@@ -85,11 +85,11 @@ def _in_generation(rows: Sequence[Recorded], head: Head) -> Recorded | None:
     return min(later, key=_until, default=None) or max(made, key=_until, default=None)
 
 
-def _until(row: Recorded) -> float:
+def _until(row: ScoreRow) -> float:
     return row.superseded_at.timestamp() if row.superseded_at else float("inf")
 
 
-def _fresher(rows: Sequence[Recorded], head: Head, at: datetime) -> Recorded | None:
+def _fresher(rows: Sequence[ScoreRow], head: Head, at: datetime) -> ScoreRow | None:
     """Return the newest score of the stream that was there by then, if it is fresher than the generation's."""
     if head.overlay is None:
         return None
@@ -98,10 +98,10 @@ def _fresher(rows: Sequence[Recorded], head: Head, at: datetime) -> Recorded | N
     return max(newer, key=lambda row: (row.as_of, row.events_version), default=None)
 
 
-def _newest(rows: Sequence[Recorded], at: datetime) -> Recorded | None:
+def _newest(rows: Sequence[ScoreRow], at: datetime) -> ScoreRow | None:
     return max((row for row in rows if row.stood_at(at)), key=lambda row: (row.as_of, row.events_version), default=None)
 
 
-def before(rows: Sequence[Recorded], row: Recorded, at: datetime) -> Recorded | None:
+def before(rows: Sequence[ScoreRow], row: ScoreRow, at: datetime) -> ScoreRow | None:
     """Return the key's last score before that of `row`, of a run or of the stream, as it stood at an instant."""
     return _newest([each for each in rows if each.as_of < row.as_of], at)

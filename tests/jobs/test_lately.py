@@ -78,7 +78,7 @@ def test_it_says_which_scores_are_the_newest(lately: Lately) -> None:
 def test_it_says_how_the_stream_is(lately: Lately, changes: dict[str, object], words: str) -> None:
     assert said(lately)["stream"].startswith("never ran")
     at = microseconds(NOW)
-    told = StreamRecord(**{"state": "running", "query_id": "q", "started_at": at, "told_at": at, **changes})  # type: ignore[arg-type]
+    told = StreamRecord(**{"state": "running", "query_id": "q", "started_at": at, "told_at": at, **changes})  # type: ignore[arg-type]  # reason: values by the names of fields
     lately.store.ask("SET", stream_key(NAME), told.to_json())
     assert said(lately)["stream"].startswith(words)
 

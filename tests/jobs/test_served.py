@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from jobs.explain.recorded import Recorded
+from jobs.explain.recorded import ScoreRow
 from jobs.explain.served import Served, before, live_at, served_at
 from jobs.publication.ledger import Generation, History, Turn
 from serving.clock import instant
@@ -17,7 +17,7 @@ HOUR = timedelta(hours=1)
 MORNING = instant(JUNE_2 + MICROS)  # when generations go live
 FIRST = replace(head_for("p", 1, {"k": 0.5}), overlay=Overlay(4), fallback=Fallback("constant", 0.05))
 SECOND = replace(FIRST, token=2, as_of=JUNE_2 + MICROS, published_at=JUNE_2 + 2 * MICROS)
-BATCH = Recorded("batch", "k", 0.5, instant(JUNE_2), FIRST.model, FIRST.events_version, (), "run")
+BATCH = ScoreRow("batch", "k", 0.5, instant(JUNE_2), FIRST.model, FIRST.events_version, (), "run")
 LIVE = replace(BATCH, kind="stream", score=0.7, as_of=MORNING + HOUR, events_version=9)
 
 
@@ -29,7 +29,7 @@ def history(*heads: Head) -> History:
 
 
 def served(
-    *rows: Recorded, after: timedelta = 2 * HOUR, heads: tuple[Head, ...] = (FIRST,), there: bool = True
+    *rows: ScoreRow, after: timedelta = 2 * HOUR, heads: tuple[Head, ...] = (FIRST,), there: bool = True
 ) -> Served:
     return served_at(history(*heads), rows, MORNING + after, lambda _: there)
 
@@ -61,7 +61,7 @@ def test_the_generation_gives_way_to_what_is_fresher_once_that_is_written() -> N
     [replace(LIVE, model=Model("propensity", "8", "other")), replace(LIVE, as_of=instant(JUNE_2))],
     ids=["another model", "no fresher"],
 )
-def test_other_rows_of_the_stream_do_not_count(row: Recorded) -> None:
+def test_other_rows_of_the_stream_do_not_count(row: ScoreRow) -> None:
     assert served(BATCH, row).row == BATCH
 
 
