@@ -67,19 +67,20 @@ def test_events_that_came_twice_count_once(project: Project, tmp_path: Path) -> 
 def test_rows_know_when_they_were_written_first(filled: Project, model: ModelVersion, run: Run, tmp_path: Path) -> None:
     """A rerun that gives the same keeps that, and other rows are of now: what they replace knows its end."""
 
-    def written(table: str) -> set[object]:
-        found = filled.lake.read(table).where(run.partition)
-        return {row[0] for row in found.select(F.unix_micros("scored_at")).distinct().collect()}
+    def times(table: str, column: str) -> set[object]:
+        rows = filled.lake.read(table).where(run.partition) if filled.lake.exists(table) else None
+        return {row[0] for row in rows.select(F.unix_micros(column)).distinct().collect()} if rows else set()
 
-    before = written(SCORES)
+    replaced = "scores_superseded/purchase_propensity"
+    before, ended = times(SCORES, "scored_at"), times(replaced, "superseded_at")
     scored(filled, model, DAY, "again")
-    assert written(SCORES) == before
+    assert times(SCORES, "scored_at") == before
     other = register_small(filled.settings.mlflow_uri, tmp_path / "report", seed=3)
     scored(filled, other, DAY, "run-7")
-    (now,) = written(SCORES)
-    ends = filled.lake.read("scores_superseded/purchase_propensity").where(run.partition)
-    assert {row[0] for row in ends.select(F.unix_micros("superseded_at")).distinct().collect()} == {now}
-    assert written("scores_superseded/purchase_propensity") == before
+    (now,) = times(SCORES, "scored_at")
+    assert times(replaced, "superseded_at") - ended == {now}
+    ends = filled.lake.read(replaced).where(run.partition).where(F.unix_micros("superseded_at") == now)
+    assert {row[0] for row in ends.select(F.unix_micros("scored_at")).distinct().collect()} == before
     scored(filled, model, DAY, "run-7")
 
 
