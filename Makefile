@@ -3,7 +3,7 @@
 .PHONY: help setup demo test soak lint bench up down status clean lock
 TOOLS = . ./var/conf/toolchain.sh
 # In the order of the files: the days under the scheduler are few tests and long ones, and begin first.
-TESTS = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TESTS = python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30
 
 help: ## list what there is
 	@echo "Scoreline: precomputed machine-learning scores, from table to key."

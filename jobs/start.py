@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,17 @@ RESTATE = click.option(
 )
 DIGEST = click.option("--model-digest", default="", help="SHA-256 that the artefact of that version must have.")
 _WISH = re.compile(r"champion|recorded|[1-9][0-9]*")
+
+
+def instant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+    """Return the instant that ISO 8601 text names; without an offset it is UTC."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError as fault:
+        raise click.BadParameter(f"'{value}' is no instant; write such as 1998-06-02T09:30:00Z") from fault
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _wish(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

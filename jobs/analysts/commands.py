@@ -9,21 +9,15 @@ import click
 from jobs.analysts import lake
 from jobs.errors import QueryRefused
 from jobs.spec import load_pipelines, settings
+from jobs.start import instant
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def _instant(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text) if text else None
-    except ValueError as error:
-        raise click.BadParameter(f"{error}; write such as 1998-06-02 or 1998-06-02T06:30:00Z") from error
-
-
 @click.command()
 @click.argument("query")
-@click.option("--at", callback=_instant, metavar="TIME", help="Scores, quality, publications as they stood then (UTC).")
+@click.option("--at", callback=instant, metavar="TIME", help="Scores, quality, publications as they stood then (UTC).")
 def sql(query: str, at: datetime | None) -> None:
     """Run QUERY (DuckDB's SQL; - reads it) over the lake, without any service; CSV where the output is no terminal.
 
@@ -39,9 +33,8 @@ def sql(query: str, at: datetime | None) -> None:
 
 
 @click.command()
-@click.option("--engine", type=click.Choice(["spark"]), required=True, help="Who is to have them.")
-def views(engine: str) -> None:  # noqa: ARG001  reason: there is one so far, and who asks says which
-    """Print the statements that give an engine the lake's tables and views by the names that `scoreline sql` has."""
+def views() -> None:
+    """Print the statements that give Spark the lake's tables and views by the names that `scoreline sql` has."""
     from jobs.analysts.script import statements
 
     found = settings()

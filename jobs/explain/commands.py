@@ -1,29 +1,18 @@
 """The commands that say why: of one score, and whether all of them can be computed again."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 
 from jobs.errors import DataFault
-from jobs.start import PIPELINE, started_run
-
-
-def _instant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    """Return the instant that ISO 8601 text names; without an offset it is UTC."""
-    if value is None:
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError as fault:
-        raise click.BadParameter(f"'{value}' is no instant; write such as 1998-06-02T09:30:00Z") from fault
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+from jobs.start import PIPELINE, instant, started_run
 
 
 @click.command()
 @PIPELINE
 @click.argument("key")
-@click.option("--at", callback=_instant, metavar="TIME", help="The instant of the lookup, UTC; default: now.")
+@click.option("--at", callback=instant, metavar="TIME", help="The instant of the lookup, UTC; default: now.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def explain(pipeline: str, key: str, at: datetime | None, as_json: bool) -> None:  # noqa: FBT001  reason: click passes flags so
     """Say why KEY was answered with its score, and compute that again."""
@@ -65,6 +54,9 @@ def reproduce(pipeline: str, sample: int, seed: int) -> None:
         for line in gone:
             click.echo(f"{pipeline}: {line}", err=True)
         found = reproduce_sample(run, rows)
+        for line in found.gone():
+            gone.append(line)
+            click.echo(f"{pipeline}: {line}", err=True)
         click.echo("\n".join(found.table()))
         found.require_agreement()
         if not found.replays:

@@ -7,8 +7,9 @@ from datetime import datetime
 from pyspark.sql import functions as F
 
 from jobs.erasure.tombstones import Tombstones
+from jobs.errors import RegistryUnavailable
 from jobs.explain.contributions import SAMPLED, SEED, Contributions, contributions
-from jobs.explain.recompute import Models, Replay, replays
+from jobs.explain.recompute import Models, Replay, missing_tables, replays
 from jobs.explain.recorded import (
     Population,
     ScoreRow,
@@ -40,6 +41,12 @@ class Subject:
         """The score that is explained and the one before it, as far as there are any."""
         return [row for row in (self.served.row, self.before) if row is not None]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features of the model that made the score; none where it is not there."""
+        made = self.models.there.get(self.served.row.model) if self.served.row else None
+        return made.version.features if made else ()
+
 
 @dataclass(frozen=True)
 class Place:
@@ -61,10 +68,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that can be said of a score; what is None cannot, and `subject.gone` says why."""
+    """All that can be said of a score; what is None cannot, and `subject.gone` and `fault` say why."""
 
     subject: Subject
     replay: Replay | None
+    fault: str
     features: Values | None
     place: Place | None
     change: Change | None
@@ -79,7 +87,7 @@ def look(run: Run, key: str, at: datetime) -> Subject:
     history = Ledger.of(run.settings, name, run.clock).read()
     served = served_at(history, rows, at, lambda day: has_scores(run.lake, name, day))
     last = before(rows, served.row, at) if served.row else None
-    models = Models.of(run, [row for row in (served.row, last) if row])
+    models = _models(run, [row for row in (served.row, last) if row])
     if _is_erased(run, key):
         gone = ["this key was erased: nothing of it is on record, and nothing can be explained"]
     else:
@@ -88,26 +96,32 @@ def look(run: Run, key: str, at: datetime) -> Subject:
 
 
 def explain(run: Run, subject: Subject) -> Explanation:
-    """Compute the score again from what it was made of, and say what made it what it is.
-
-    Raises:
-        FrameFault, SqlRefused: `features.sql` gives other columns than the model takes, or cannot be computed.
-    """
+    """Compute the score again from what it was made of, and say what made it what it is."""
     row = subject.served.row
     if row is None:
-        return Explanation(subject, None, None, None, None, None)
+        return Explanation(subject, None, "", None, None, None, None)
     seen = seen_by_models(run.lake, run.pipeline.name, subject.rows)
-    again = {each.row: each for each in replays(run, subject.rows, subject.models, seen)}
+    found = replays(run, subject.rows, subject.models, seen)
+    again = {each.row: each for each in found.done}
     population = population_of(run.lake, run.pipeline.name, row)
     values = _values(row, seen, again)
     return Explanation(
         subject,
         again.get(row),
+        found.faults.get(row, ""),
         values,
         _place(population, row),
-        _change(subject, _values(subject.before, seen, again), values, again) if subject.before else None,
+        _change(subject, _values(subject.before, seen, again), values) if subject.before else None,
         _taken_apart(subject, values, population),
     )
+
+
+def _models(run: Run, rows: Sequence[ScoreRow]) -> Models:
+    """Fetch the models of rows; where MLflow does not answer, what is on record can be told all the same."""
+    try:
+        return Models.of(run, rows)
+    except RegistryUnavailable as fault:
+        return Models({}, {row.model: str(fault) for row in rows})
 
 
 def _is_erased(run: Run, key: str) -> bool:
@@ -124,9 +138,8 @@ def _gone(run: Run, rows: Sequence[ScoreRow], served: Served, models: Models) ->
         found.append(f"there is nothing to compute again; the key's scores are as of {dates}: give one of these --at")
     elif served.source == "nothing":
         found.append("nothing was served; what follows is about the newest score that was on record")
-    missing = [table for table in run.pipeline.tables if not run.lake.has(table)]
-    if missing:
-        found.append(f"there is no {', '.join(missing)} any more: no score can be computed again")
+    if missing := missing_tables(run):
+        found.append(missing)
     found += [f"{fault}. Without the model nothing is computed again or taken apart" for fault in models.gone.values()]
     return found
 
@@ -149,14 +162,12 @@ def _place(population: Population, row: ScoreRow) -> Place | None:
     return Place(found[0], found[1], found[2], found[3]) if found[0] else None
 
 
-def _change(subject: Subject, old: Values | None, new: Values | None, again: dict[ScoreRow, Replay]) -> Change | None:
+def _change(subject: Subject, old: Values | None, new: Values | None) -> Change | None:
     if subject.before is None:
         return None
-    replay = again.get(subject.served.row) if subject.served.row else None
-    names = replay.names if replay else ()
     if old is None or new is None:
         return Change(subject.before, ())
-    changed = ((name, old.get(name), new.get(name)) for name in names)
+    changed = ((name, old.get(name), new.get(name)) for name in subject.names)
     return Change(subject.before, tuple(each for each in changed if each[1] != each[2]))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import DataFault
+from jobs.errors import DataFault, FrameFault, SqlRefused
 from jobs.explain.recorded import ScoreRow, Values
 from jobs.features import counted_once, features, with_validity
 from jobs.registry import VerifiedArtefact, fetch
@@ -83,21 +83,42 @@ class Models:
         return cls(there, gone)
 
 
-def replays(run: Run, rows: Sequence[ScoreRow], models: Models, seen: Mapping[ScoreRow, Values]) -> list[Replay]:
+@dataclass(frozen=True)
+class Replays:
+    """The rows that were computed again, and why others whose model is there cannot be."""
+
+    done: list[Replay]
+    faults: Mapping[ScoreRow, str]
+
+
+def replays(run: Run, rows: Sequence[ScoreRow], models: Models, seen: Mapping[ScoreRow, Values]) -> Replays:
     """Compute again all rows whose model is there; `seen` is what is on record of their features.
 
-    Raises:
-        FrameFault, SqlRefused: `features.sql` is not what it was: it gives other columns, or cannot be computed.
+    A row cannot be computed where a table is gone, and where `features.sql` is not what it was: it gives other columns
+    than the model takes, or cannot be computed.
     """
     able = [row for row in rows if row.model in models.there]
-    found: list[Replay] = []
+    if missing := missing_tables(run):
+        return Replays([], dict.fromkeys(able, missing))
+    done: list[Replay] = []
+    faults: dict[ScoreRow, str] = {}
     for group in passes(able):
         artefact = models.there[group[0].model]
-        again = _again(run, group, artefact)
-        found += [
+        try:
+            again = _again(run, group, artefact)
+        except (FrameFault, SqlRefused) as fault:
+            faults |= dict.fromkeys(group, f"features.sql is not what it was: {fault}")
+            continue
+        done += [
             Replay(row, again.get((row.key, row.as_of)), seen.get(row), artefact.version.features) for row in group
         ]
-    return found
+    return Replays(done, faults)
+
+
+def missing_tables(run: Run) -> str:
+    """Return what to say where tables that scores are computed from are gone; "" where all are there."""
+    missing = ", ".join(table for table in run.pipeline.tables if not run.lake.has(table))
+    return f"there is no {missing} any more: no score can be computed again" if missing else ""
 
 
 def passes(rows: Iterable[ScoreRow]) -> list[list[ScoreRow]]:

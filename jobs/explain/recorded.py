@@ -90,16 +90,14 @@ def seen_by_models(lake: Lake, pipeline: str, rows: Sequence[ScoreRow]) -> dict[
     """Return what the model saw of each row, as it is on record; what the stream's saw is on no record."""
     found: dict[ScoreRow, Values] = {}
     batch = [row for row in rows if row.kind == "batch"]
-    for values in _features(lake, f"features/{pipeline}", batch):
-        found |= {row: values for row in batch if (row.key, row.as_of) == (values["key"], values["as_of"])}
+    current = {(each["key"], each["as_of"]): each for each in _features(lake, f"features/{pipeline}", batch)}
+    found |= {row: current[row.key, row.as_of] for row in batch if (row.key, row.as_of) in current}
     replaced = [row for row in rows if row.kind == "superseded"]
     times = replaced_together(lake, pipeline) if replaced else {}
-    for values in _features(lake, f"features_superseded/{pipeline}", replaced):
-        for row in replaced:
-            when = times.get((row.date, row.superseded_at))
-            if (row.key, row.as_of, when) == (values["key"], values["as_of"], values["superseded_at"]):
-                found[row] = values
-    return found
+    kept = _features(lake, f"features_superseded/{pipeline}", replaced)
+    earlier = {(each["key"], each["as_of"], each["superseded_at"]): each for each in kept}
+    places = {row: (row.key, row.as_of, times.get((row.date, row.superseded_at))) for row in replaced}
+    return found | {row: earlier[place] for row, place in places.items() if place in earlier}
 
 
 def replaced_together(lake: Lake, pipeline: str) -> dict[tuple[date, datetime | None], datetime]:

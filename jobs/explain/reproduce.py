@@ -1,7 +1,7 @@
 """Replays: scores drawn from all that are on record, computed again, and their bits compared."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -32,10 +32,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Replays of a pipeline, to be told by date."""
+    """Replays of a pipeline, to be told by date, and why others of the sample could not be computed."""
 
     pipeline: str
     replays: Sequence[Replay]
+    faults: Mapping[ScoreRow, str]
+
+    def gone(self) -> Iterator[str]:
+        """Give a line for each reason why scores whose model is there could not be computed again."""
+        for fault, many in sorted(Counter(self.faults.values()).items()):
+            yield f"{many} cannot be computed again: {fault}"
 
     def table(self) -> Iterator[str]:
         """Give a line for each date and kind of row, the newest date last, and one for all."""
@@ -79,13 +85,10 @@ def drawn(run: Run, many: int, seed: int) -> Sample:
 
 
 def reproduce(run: Run, sample: Sample) -> Reproduction:
-    """Compute a sample again, as far as its models are there.
-
-    Raises:
-        FrameFault, SqlRefused: `features.sql` gives other columns than a model takes, or cannot be computed.
-    """
+    """Compute a sample again, as far as its models, tables and features are there."""
     seen = seen_by_models(run.lake, run.pipeline.name, sample.rows)
-    return Reproduction(run.pipeline.name, replays(run, sample.rows, sample.models, seen))
+    found = replays(run, sample.rows, sample.models, seen)
+    return Reproduction(run.pipeline.name, found.done, found.faults)
 
 
 def _line(day: str, kind: str, some: Sequence[Replay]) -> tuple[str, ...]:

@@ -94,6 +94,8 @@ class Screen:
 
     def _replay(self) -> Iterator[str]:
         replay = self.told.replay
+        if self.told.fault:
+            yield f"cannot be computed again: {self.told.fault}"
         if replay is None:
             return
         if replay.again is None:
@@ -167,6 +169,7 @@ def as_json(pipeline: str, told: Explanation) -> dict[str, Any]:
         "place": vars(told.place) if told.place else None,
         "before": _before(told),
         "contributions": {**vars(made), "parts": dict(made.parts), "orders": ORDERS} if made else None,
+        "fault": told.fault,
         "replay": None
         if replay is None
         else {
@@ -179,9 +182,9 @@ def as_json(pipeline: str, told: Explanation) -> dict[str, Any]:
 
 
 def _features(told: Explanation) -> dict[str, object] | None:
-    if told.features is None or told.replay is None:
+    if told.features is None:
         return None
-    return {name: _plain(told.features.get(name)) for name in told.replay.names}
+    return {name: _plain(told.features.get(name)) for name in told.subject.names}
 
 
 def _before(told: Explanation) -> dict[str, object] | None:

@@ -18,8 +18,8 @@ DIGITS = 38  # of Spark's DECIMAL
 # Columns that jobs add to what was delivered, for good or on the way to a table.
 RESERVED = frozenset(
     {"key", "as_of", "day", "file_digest", "source_file", "delivered_at", "uri", "parse_fault", "raw", "n", "faults",
-     "reasons", "run_id", "table_version", "newest", "event", "history", "valid_from", "valid_to", "content", "before",
-     "new"}
+     "reasons", "erased", "run_id", "table_version", "newest", "event", "history", "valid_from", "valid_to", "content",
+     "before", "new"}
 )  # fmt: skip
 PREFIXES = ("typed_", "fault_")
 VIEWS = frozenset({"events", "spine", "as_ofs", "features"})

@@ -27,6 +27,7 @@ from jobs.landing import days_between
 from jobs.maintain import maintain
 from jobs.run import Run, as_of_day
 from serving.store import Store
+from tests.conftest import free_port
 from tests.jobs.conftest import DAY, FIRST, NEXT
 from tests.jobs.replayed import DAY as LAST
 from tests.jobs.replayed import Replay
@@ -238,6 +239,40 @@ def test_a_model_that_was_deleted_is_told_before(copy: Place) -> None:
     assert [line for line in sample.gone() if "cannot be computed again: there is no version 1" in line]
     gone = {row.model for row in sample.rows} - set(sample.models.there)
     assert {model.version for model in gone} == {"1"}
+
+
+def test_a_feature_that_is_gone_from_the_sql_is_told_with_all_that_is_on_record(copy: Place, tmp_path: Path) -> None:
+    project = copy.project.copied(tmp_path)
+    path = project.root / f"jobs/sql/{NAME}/features.sql"
+    path.write_text(f"SELECT * EXCEPT (recency_days) FROM ({path.read_text()}\n)")
+    without = Place(project)
+    told = without.explained("00001")
+    assert "features.sql is not what it was: features recency_days of the model are not" in told.fault
+    assert told.features is not None
+    assert told.change is not None
+    assert told.change.features
+    assert_adds_up(told)
+    assert "cannot be computed again: features.sql is not what it was" in text(told)
+    found = without.reproduced(20)
+    assert (list(found.replays), sum(int(line.split()[0]) for line in found.gone())) == ([], 20)
+
+
+def test_events_that_are_gone_are_told_before(copy: Place) -> None:
+    shutil.rmtree(copy.project.lake.path(EVENTS))
+    subject = look(copy.run, "00001", datetime.now(UTC))
+    assert subject.gone == (f"there is no {EVENTS} any more: no score can be computed again",)
+    told = explain(copy.run, subject)
+    assert told.fault == subject.gone[0]
+    assert told.features is not None
+    assert_adds_up(told)
+
+
+def test_without_the_registry_what_is_on_record_is_told(copy: Place) -> None:
+    away = Place(replace(copy.project, registry=f"http://127.0.0.1:{free_port()}"))
+    told = away.explained("00001")
+    assert "does not answer" in told.subject.gone[0]
+    assert (told.replay, told.contributions) == (None, None)
+    assert told.place is not None
 
 
 def test_scores_of_a_date_that_are_gone_are_told_before(copy: Place) -> None:
