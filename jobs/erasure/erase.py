@@ -17,11 +17,12 @@ from jobs.erasure.rows import Kept, Rows, kept_tables
 from jobs.erasure.scope import Scope
 from jobs.erasure.secret import Secret, made_secret, read_secret
 from jobs.erasure.streams import Streams
-from jobs.erasure.tombstones import BEGUN, DONE, NAME, Tombstones, erasures_table
+from jobs.erasure.tombstones import BEGUN, DONE, Tombstones, erasures_table
 from jobs.errors import ErasureUnfinished
 from jobs.lake import Lake
 from jobs.publication.ledger import Ledger
 from jobs.spec import Settings
+from jobs.tables import ERASURES
 from serving.clock import Clock
 from serving.store import Store
 
@@ -139,7 +140,7 @@ class Erasure:
         row["sources"] = pa.array([list(self.scope.bars)], pa.list_(pa.string()))
         row["at"] = pa.array([self.place.clock.now()], pa.timestamp("us", "UTC"))
         columns = [column.name for column in erasures_table().columns]
-        write_deltalake(self.place.settings.table(NAME), pa.table(row).select(columns), mode="append")
+        write_deltalake(self.place.settings.table(ERASURES), pa.table(row).select(columns), mode="append")
 
     @cached_property
     def _secret(self) -> Secret:

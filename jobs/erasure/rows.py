@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.erasure.scope import Scope
-from jobs.erasure.words import shown_in_java
+from jobs.erasure.words import named_in_sql, shown_in_java
 from jobs.errors import ErasureUnfinished, Fenced
 from jobs.lake import Lake
 from jobs.stream.way import way_through
@@ -26,34 +26,37 @@ SOUGHT = "sought STRING, pattern STRING"
 
 @dataclass(frozen=True)
 class Kept:
-    """A table that may have the key: by a column, or in texts that show it (an SQL expression)."""
+    """A table that may have the key: `condition` says of which rows `kept`, and `wanted` has it in `sought`.
+
+    `schema` is of the columns that the condition looks at.
+    """
 
     name: str
-    column: str = ""
-    text: str = ""
-    types: str = ""
+    condition: str
+    schema: str
 
-    @property
-    def condition(self) -> str:
-        """The condition of a row `kept` to be the key's, which `wanted` has in its column `sought`."""
-        return f"kept.`{self.column}` = wanted.sought" if self.column else f"rlike({self.text}, wanted.pattern)"
 
-    @property
-    def schema(self) -> str:
-        """The columns that the condition looks at, with their types."""
-        return self.types or f"`{self.column}` STRING"
+def by_column(name: str, column: str) -> Kept:
+    """Return a table that has keys in a column."""
+    return Kept(name, f"kept.`{column}` = wanted.sought", f"`{column}` STRING")
+
+
+def by_text(name: str, entity_key: str) -> Kept:
+    """Return a table of rejected rows: by their field where they are JSON that has it, else by what they show."""
+    field = f"{named_in_sql('kept.raw', entity_key)} = wanted.sought"
+    word = "rlike(concat_ws(' ', kept.raw, kept.reasons), wanted.pattern)"
+    return Kept(name, f"coalesce({field}, {word})", "raw STRING, reasons ARRAY<STRING>")
 
 
 def kept_tables(scope: Scope) -> Iterator[Kept]:
     """Give all tables of a scope that may have its key."""
     for name, source in scope.sources.items():
-        yield Kept(f"{'events' if source.kind == 'events' else 'dimensions'}/{name}", scope.entity_key)
-        text = "concat_ws(' ', kept.raw, kept.reasons)"
-        yield Kept(f"quarantine/{name}", text=text, types="raw STRING, reasons ARRAY<STRING>")
+        yield by_column(f"{'events' if source.kind == 'events' else 'dimensions'}/{name}", scope.entity_key)
+        yield by_text(f"quarantine/{name}", scope.entity_key)
     for pipeline in scope.pipelines:
         for kind in ("features", "scores", "features_superseded", "scores_superseded", "scores_live"):
-            yield Kept(f"{kind}/{pipeline.name}", "key")
-        yield Kept(f"quarantine_live/{pipeline.name}", "key")
+            yield by_column(f"{kind}/{pipeline.name}", "key")
+        yield by_column(f"quarantine_live/{pipeline.name}", "key")
 
 
 @dataclass(frozen=True)
