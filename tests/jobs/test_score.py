@@ -68,7 +68,7 @@ def test_rows_know_when_they_were_written_first(filled: Project, model: ModelVer
     """A rerun that gives the same keeps that, and other rows are of now: what they replace knows its end."""
 
     def times(table: str, column: str) -> set[object]:
-        rows = filled.lake.read(table).where(run.partition) if filled.lake.exists(table) else None
+        rows = filled.lake.read(table).where(run.partition) if filled.lake.has(table) else None
         return {row[0] for row in rows.select(F.unix_micros(column)).distinct().collect()} if rows else set()
 
     replaced = "scores_superseded/purchase_propensity"
@@ -79,7 +79,7 @@ def test_rows_know_when_they_were_written_first(filled: Project, model: ModelVer
     scored(filled, other, DAY, "run-7")
     (now,) = times(SCORES, "scored_at")
     assert times(replaced, "superseded_at") - ended == {now}
-    ends = filled.lake.read(replaced).where(run.partition).where(F.unix_micros("superseded_at") == now)
+    ends = filled.lake.read(replaced).where(run.partition).where(F.unix_micros("superseded_at") == F.lit(now))
     assert {row[0] for row in ends.select(F.unix_micros("scored_at")).distinct().collect()} == before
     scored(filled, model, DAY, "run-7")
 
