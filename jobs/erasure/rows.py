@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
+import pyarrow as pa
 from deltalake import DeltaTable
+from pyarrow import parquet
 from pyarrow.fs import FileInfo, FileSelector, FileSystem
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.arrowfiles import arrow_files
 from jobs.erasure.scope import Scope
 from jobs.erasure.words import named_in_sql, shown_in_java
 from jobs.errors import ErasureUnfinished, Fenced
@@ -22,6 +25,8 @@ TRIES = 20
 # What no version has had and is younger may be somebody's commit of the next moment.
 GRACE = timedelta(minutes=10)
 SOUGHT = "sought STRING, pattern STRING"
+# The tables of a pipeline that have keys.
+OF_PIPELINES = ("features", "scores", "features_superseded", "scores_superseded", "scores_live", "quarantine_live")
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,8 @@ def kept_tables(scope: Scope) -> Iterator[Kept]:
         yield by_column(f"{'events' if source.kind == 'events' else 'dimensions'}/{name}", scope.entity_key)
         yield by_text(f"quarantine/{name}", scope.entity_key)
     for pipeline in scope.pipelines:
-        for kind in ("features", "scores", "features_superseded", "scores_superseded", "scores_live"):
+        for kind in OF_PIPELINES:
             yield by_column(f"{kind}/{pipeline.name}", "key")
-        yield by_column(f"quarantine_live/{pipeline.name}", "key")
 
 
 @dataclass(frozen=True)
@@ -84,17 +88,17 @@ class Rows:
     def sweep(self, table: Kept) -> int:
         """Remove the files of a table that have the key and belong to no version from now on; return how many.
 
-        Others stay, for who reads an older version. Vacuum would take the files of commits that are just being made.
+        Those go too that nobody can read and nobody is writing any more: a writer who was killed left them. Others
+        stay, for who reads an older version. Vacuum would take the files of commits that are just being made.
 
         Raises:
             ErasureUnfinished: somebody is about to commit such a file, or died a moment ago.
         """
-        files, folder = FileSystem.from_uri(self.lake.path(table.name))
+        files, folder = arrow_files(self.lake.path(table.name))
         live = {_own(uri) for uri in DeltaTable(self.lake.path(table.name)).file_uris()}
         listed = files.get_file_info(FileSelector(folder, recursive=True))
         old = [each for each in listed if each.extension == "parquet" and _is_of_no_version(each, live)]
-        names = self._having(table, folder, old) if old else set()
-        having = [each for each in old if each.base_name in names]
+        having = self._having(table, folder, files, old)
         removed = {_own(path) for path in self.lake.removed_files(table.name)} if having else set()
         young = [each for each in having if each.base_name not in removed and _is_young(each)]
         for each in having:
@@ -107,10 +111,14 @@ class Rows:
             )
         return len(having)
 
-    def _having(self, table: Kept, folder: str, files: list[FileInfo]) -> set[str]:
+    def _having(self, table: Kept, folder: str, files: FileSystem, old: list[FileInfo]) -> list[FileInfo]:
+        whole = [each for each in old if _is_whole(files, each)]
+        names = self._names_having(table, [each.path.removeprefix(folder) for each in whole]) if whole else set()
+        return [each for each in old if each.base_name in names or (each not in whole and not _is_young(each))]
+
+    def _names_having(self, table: Kept, below: list[str]) -> set[str]:
         reader = self.lake.spark.read.schema(table.schema).option("ignoreMissingFiles", value=True)
-        root = self.lake.path(table.name)
-        rows = reader.parquet(*[f"{root}{each.path.removeprefix(folder)}" for each in files])
+        rows = reader.parquet(*[f"{self.lake.path(table.name)}{each}" for each in below])
         named = rows.select("*", "_metadata.file_name")
         return {unquote(row.file_name) for row in self._of_key(named, table).select("file_name").distinct().collect()}
 
@@ -144,6 +152,18 @@ def _own(path: str) -> str:
 
 def _is_of_no_version(file: FileInfo, live: set[str]) -> bool:
     return file.is_file and "/_delta_log/" not in file.path and file.base_name not in live
+
+
+def _is_whole(files: FileSystem, file: FileInfo) -> bool:
+    """Tell whether a Parquet file has its footer, which is written last."""
+    try:
+        with files.open_input_file(file.path) as opened:
+            parquet.read_metadata(opened)
+    except FileNotFoundError:  # removed at this moment
+        return True
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def _is_young(file: FileInfo) -> bool:
