@@ -10,7 +10,7 @@ from functools import cached_property
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from jobs.erasure.files import Landing, Lines, rewritten_table
+from jobs.erasure.files import Landing, rewritten_table
 from jobs.erasure.generations import Generations
 from jobs.erasure.reports import Reports
 from jobs.erasure.rows import Kept, Rows, kept_tables
@@ -59,18 +59,13 @@ class Erasure:
             FileFault: a landing file cannot be read or written.
         """
         streams = self._streams
+        self._left_in_landing()  # what cannot be read is told before anything is touched
         resume = self._begin(streams.unstopped())
         yield f"tombstone {self.mark[:12]}: {', '.join(self.scope.bars)} bring the key no more"
         streams.stop()
         for generations in self._generations:
             generations.fence()
-        for look in range(LOOKS):
-            yield from self._pass()
-            if not (left := self._left()):
-                break
-            LOG.info("%s is there again after look %d", ", ".join(left), look + 1)
-        else:
-            raise ErasureUnfinished(f"the key came back into {', '.join(left)} while it was erased: run it once more")
+        yield from self._looks()
         self._write(DONE, {"found": self.found})
         yield from streams.release(resume)
 
@@ -79,29 +74,38 @@ class Erasure:
         """The hash by which the key is known."""
         return self._secret.hash_of(self.scope.entity_key, self.key)
 
+    def _looks(self) -> Iterator[str]:
+        for look in range(LOOKS):
+            yield from self._pass()
+            if not (left := self._left()):
+                return
+            LOG.info("%s is there again after look %d", ", ".join(left), look + 1)
+        raise ErasureUnfinished(f"the key came back into {', '.join(left)} while it was erased: run it once more")
+
     def _pass(self) -> Iterator[str]:
         """Erase the key from all places once, and tell of those that had it."""
         for pipeline in self.scope.streaming:
             self.place.lake.files.delete(f"staging/{pipeline.name}")  # who works there begins again, without the key
         for name, source in self.scope.sources.items():
-            lines = Lines(self.key, tuple(source.columns), self.scope.entity_key)
-            landing = Landing(self.place.lake, self.place.settings)
-            yield from self._told(f"landing: {name}", landing.erase(source, lines))
+            yield from self._told(f"landing: {name}", self._landing.erase(source))
         for generations in self._generations:
             generations.correct()
         for table in self._tables():
             yield from self._told(table.name, self._rows.erase(table))
         for generations in self._generations:
             yield from self._told(f"Redis: {generations.pipeline.name}", generations.drop())
-        names = tuple(pipeline.name for pipeline in self.scope.pipelines)
-        yield from self._told("reports", Reports(self.place.settings.reports, names, self.key).erase())
+        yield from self._told("reports", self._reports.erase())
         for table in self._tables():
             yield from self._told(f"files of {table.name} that no version has", self._rows.sweep(table))
 
     def _left(self) -> list[str]:
         """Return where the key is."""
         tables = [table.name for table in self._tables() if self._rows.count(table)]
-        return tables + [f"Redis: {each.pipeline.name}" for each in self._generations if each.found()]
+        redis = [f"Redis: {each.pipeline.name}" for each in self._generations if each.found()]
+        return [*tables, *redis, *self._left_in_landing(), *["reports"][: self._reports.count()]]
+
+    def _left_in_landing(self) -> list[str]:
+        return [f"landing: {name}" for name, source in self.scope.sources.items() if self._landing.count(source)]
 
     def _told(self, what: str, many: int) -> Iterator[str]:
         if many:
@@ -152,6 +156,14 @@ class Erasure:
     @cached_property
     def _tombstones(self) -> Tombstones:
         return Tombstones(self.place.settings)
+
+    @property
+    def _landing(self) -> Landing:
+        return Landing(self.place.lake, self.place.settings, self.scope.entity_key, self.key, self.mark)
+
+    @property
+    def _reports(self) -> Reports:
+        return Reports(self.place.settings.reports, tuple(each.name for each in self.scope.pipelines), self.key)
 
     @cached_property
     def _rows(self) -> Rows:
