@@ -3,7 +3,8 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -62,12 +63,13 @@ class Erasure:
         self._left_in_landing()  # what cannot be read is told before anything is touched
         resume = self._begin(streams.unstopped())
         yield f"tombstone {self.mark[:12]}: {', '.join(self.scope.bars)} bring the key no more"
-        streams.stop()
-        for generations in self._generations:
-            generations.fence()
-        yield from self._looks()
-        self._write(DONE, {"found": self.found})
-        yield from streams.release(resume)
+        with _standing_still(resume):
+            streams.stop()
+            for generations in self._generations:
+                generations.fence()
+            yield from self._looks()
+            yield from streams.release(resume)
+        self._end()  # last: who is killed before has all of it done again
 
     @cached_property
     def mark(self) -> str:
@@ -131,6 +133,9 @@ class Erasure:
             self._write(BEGUN, {"streams": unstopped})
         return {*unstopped, *(name for row in begun for name in json.loads(row["told"])["streams"])}
 
+    def _end(self) -> None:
+        self._write(DONE, {"found": self.found})
+
     def _write(self, event: str, told: dict[str, object]) -> None:
         texts = {
             "entity_key": self.scope.entity_key,
@@ -179,3 +184,14 @@ class Erasure:
         at = self.place
         ledgers = [(each, Ledger.of(at.settings, each.name, at.clock)) for each in self.scope.pipelines]
         return [Generations(each, at.lake, at.store, ledger, self.key, self.mark) for each, ledger in ledgers]
+
+
+@contextmanager
+def _standing_still(streams: Iterable[str]) -> Iterator[None]:
+    """Say of whatever ends an erasure that the streams wait for its end."""
+    try:
+        yield
+    except BaseException:
+        if names := ", ".join(sorted(streams)):
+            LOG.warning("the streams of %s stand still until this erasure is run again to its end", names)
+        raise
