@@ -8,7 +8,8 @@ import pytest
 
 from jobs.erasure.erase import Erasure, Place
 from jobs.erasure.scope import scope_of
-from jobs.errors import Fenced
+from jobs.erasure.undeclared import refuse_undeclared
+from jobs.errors import Fenced, UndeclaredData
 from jobs.ingest import ingest
 from jobs.spec import load_pipelines
 from serving.clock import Clock
@@ -82,3 +83,18 @@ def test_an_attempt_whose_files_were_removed_ends_though_its_next_write_succeeds
         with pytest.raises(Fenced, match="another attempt took over, or a key is erased"):
             own.write(project.spark.range(3).toDF("n"), "rows")
     assert not project.lake.files.has(own.folder)
+
+
+def test_what_nobody_declares_any_more_is_named_before_a_key_goes_out_of_everything(
+    project: Project, store: Store
+) -> None:
+    declared = load_pipelines(project.settings.pipelines)
+    project.deliver(DAY, purchases(DAY, 5))
+    ingest(project.run(DAY), [DAY])
+    store.register("purchase_propensity")
+    refuse_undeclared(project.lake, store, declared)
+    for name in ("events/old", "scores/churn", "quality/churn"):
+        project.lake.files.make_folder(name)
+    store.register("churn")
+    with pytest.raises(UndeclaredData, match=r"declares events/old, scores/churn, churn \(in Redis\), which"):
+        refuse_undeclared(project.lake, store, declared)
