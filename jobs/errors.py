@@ -13,6 +13,8 @@ ScorelineError                 a job failed; running it again may help (exit cod
 ├── StreamStuck                a stream runs, is behind, and goes on no further
 └── DataFault                  what was given is at fault: running it again cannot help (exit code 3)
     ├── ErasureKeyLost         keys were erased, and the secret is lost by which they are told
+    ├── EntityKeyUnclear       a key is to be erased everywhere, and it is not said whose it is
+    ├── UndeclaredData         a key is to be erased everywhere, and there are data of what nobody declares
     ├── SpecError              a pipeline's files are wrong: file, line, field and remedy
     ├── CheckFailed            a pipeline is not fit to run: `scoreline check` says why
     ├── SqlRefused             a SQL file is missing or does what its contract forbids
@@ -92,6 +94,14 @@ class DataFault(ScorelineError):
 
 class ErasureKeyLost(DataFault):
     """Keys were erased, and the secret by which they are told when they come again is lost."""
+
+
+class EntityKeyUnclear(DataFault):
+    """A key is to be erased everywhere, and it is not said of which column it is a value."""
+
+
+class UndeclaredData(DataFault):
+    """A key is to be erased everywhere, and there are data of pipelines or sources that nobody declares any more."""
 
 
 class SpecError(DataFault):

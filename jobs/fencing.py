@@ -1,7 +1,7 @@
 """Fences, and one commit of Delta that uses up several of them: its own writer takes one application id alone."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +12,25 @@ from jobs.errors import Fenced
 
 @dataclass(frozen=True)
 class Fence:
-    """The right to write once to a table.
+    """The right to write once to a table what is read from now on.
 
-    An application id, a version above the last one that it committed, and the table's version at that time.
+    An application id, a version above the last one that it committed, and the table's version at that time; and that
+    of the table of erasures, for a key that is erased later may be in what was read.
     """
 
     app_id: str
     version: int
     since: int
+    erasures: int
 
 
-def commit(frame: DataFrame, log: Any, options: Mapping[str, str], fences: Sequence[Fence]) -> None:
+def commit(
+    frame: DataFrame, log: Any, options: Mapping[str, str], fences: Sequence[Fence], check: Callable[[], None]
+) -> None:
     """Write `frame` to the table of a Delta `log` and use up all `fences`, or nothing of it.
 
-    `options` are a writer's: with `replaceWhere` what matches that is replaced, without it rows are appended.
+    `options` are a writer's: with `replaceWhere` what matches that is replaced, without it rows are appended. What
+    `check` raises ends it before anything is written, and again right before the commit.
 
     Raises:
         Fenced: somebody else used one of the fences first. Delta's own conflicts come as they are: of who commits
@@ -33,6 +38,7 @@ def commit(frame: DataFrame, log: Any, options: Mapping[str, str], fences: Seque
     """
     jvm: Any = frame.sparkSession._jvm  # noqa: SLF001  reason: Delta has no other way to set several ids at once
     session: Any = frame.sparkSession._jsparkSession  # noqa: SLF001  reason: as above
+    check()
     transaction = log.startTransaction()
     for fence in fences:
         if transaction.txnVersion(fence.app_id) != fence.version - 1:
@@ -57,6 +63,7 @@ def commit(frame: DataFrame, log: Any, options: Mapping[str, str], fences: Seque
     marks = [delta.actions.SetTransaction(fence.app_id, fence.version, now) for fence in fences]
     said = [jvm.scala.Option.apply(options.get(name)) for name in ("replaceWhere", "userMetadata")]
     operation = delta.DeltaOperations.Write(mode, nothing, *said, *[nothing] * 5)
+    check()
     transaction.commit(written.appendedAll(jvm.PythonUtils.toSeq(marks)), operation)
 
 

@@ -31,11 +31,21 @@ class FileSystem:
         return path.getFileSystem(self._configuration)
 
     def glob(self, pattern: str) -> list[tuple[str, int]]:
-        """Return (path, size in bytes) of the files that match, sorted; names that begin with _ or . do not count."""
+        """Return (path, size in bytes) of the files that match, sorted.
+
+        Names that begin with _ or . count only where the pattern's own begins so.
+        """
+        hidden = pattern.rpartition("/")[2].startswith(("_", "."))
+        named = ((file.getPath(), int(file.getLen())) for file in self._matching(pattern) if file.isFile())
+        return sorted((place.toString(), size) for place, size in named if hidden or place.getName()[0] not in "_.")
+
+    def folders(self, pattern: str) -> list[str]:
+        """Return the paths of the folders that match, sorted."""
+        return sorted(each.getPath().toString() for each in self._matching(pattern) if each.isDirectory())
+
+    def _matching(self, pattern: str) -> Any:
         path = self._path(pattern)
-        found = self._of(path).globStatus(path) or []
-        named = ((file.getPath(), int(file.getLen())) for file in found if file.isFile())
-        return sorted((place.toString(), size) for place, size in named if place.getName()[0] not in "_.")
+        return self._of(path).globStatus(path) or []
 
     def uri(self, path: str) -> str:
         """Return a path's URI, in which a space is %20: how Spark names the file that a row is from."""

@@ -37,7 +37,7 @@ def ingest(run: Run, days: Sequence[date]) -> None:
         FileFault: a file is missing, unreadable, of another shape, or was delivered twice.
         FrameFault: a dimension has two different rows of one key and one delivery.
         ExpectationsFailed: more rows break an expectation than its `mostly` allows.
-        Fenced: another attempt brought in the same files meanwhile.
+        Fenced: another attempt brought in the same files meanwhile, or a key was erased that they may have.
         Of a source that raises nothing was appended; the sources above it in the YAML are in.
     """
     landing = FileSystem(run.lake.spark, run.settings.landing)
@@ -98,7 +98,7 @@ def _ingest_source(target: Target, files: list[LandingFile]) -> None:
 
 def _audited(target: Target, files: list[LandingFile], staging: Staging) -> tuple[Audited, list[Measure]]:
     run, name, source = target.run, target.name, target.source
-    entrance = Entrance(run.settings, name, run.pipeline.entity_key)
+    entrance = Entrance(run.settings, name)
     found = staged(read_rows(run.lake.spark, source, files), source, run.pipeline.entity_key)
     rows = staging.write(entrance.kept(found), "rows")
     counted = _counted(rows)
@@ -130,6 +130,7 @@ def _append(target: Target, audited: Audited, files: list[LandingFile], fences: 
     is_live = target.source.kind == "events"
     with way_through(target.run.settings.table(target.table.name)) if is_live else nullcontext():
         for _ in range(TRIES):
+            target.run.lake.refuse_erased_since(fences[0].erasures)
             fences = target.fences()
             if len(_not_yet_ingested(target, files)) < len(files):
                 break

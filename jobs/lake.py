@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from delta import exceptions as delta_exceptions
@@ -16,7 +17,7 @@ from pyspark.sql.types import StructType
 from jobs.errors import DataFault, Fenced
 from jobs.fencing import Fence, commit, overtaken
 from jobs.filesystem import FileSystem
-from jobs.tables import APPENDS, ENTITY_KEY, VERSION, Table, pairs
+from jobs.tables import APPENDS, ENTITY_KEY, ERASURES, VERSION, Table, pairs
 
 LONGEST_COMMIT_INFO = 2**20  # bytes
 # They have no base of their own in Python, though they have one in Scala.
@@ -110,8 +111,20 @@ class Lake:
     def fences(self, name: str, app_ids: Iterable[str]) -> list[Fence]:
         """Return such a right for each of `app_ids`, all as of one version of the table."""
         snapshot = self._snapshot(name)
-        last, since = snapshot.transactions().get, int(snapshot.version())
-        return [Fence(app_id, 0 if (n := last(app_id)).isEmpty() else int(n.get()) + 1, since) for app_id in app_ids]
+        last, times = snapshot.transactions().get, (int(snapshot.version()), self.erasures())
+        return [Fence(app_id, 0 if (n := last(app_id)).isEmpty() else int(n.get()) + 1, *times) for app_id in app_ids]
+
+    def erasures(self) -> int:
+        """Return the version of the table of erasures; -1 where no key was ever erased."""
+        return int(self._snapshot(ERASURES).version())
+
+    def refuse_erased_since(self, erasures: int) -> None:
+        """Raise `Fenced` where the table of erasures has moved from that version: what was read may have the key."""
+        if self.erasures() != erasures:
+            raise Fenced(
+                "a key was erased while this attempt was at work, and may be in what it read; nothing was written. "
+                "Run the task again"
+            )
 
     def append_once(self, frame: DataFrame, name: str, app_id: str) -> None:
         """Append `frame` unless `app_id` has written before: doing it again is right and changes nothing."""
@@ -185,7 +198,9 @@ class Lake:
         """Write `frame` and use up all `fences`, in one commit; Delta's own writer takes one application id alone."""
         mine = uuid.uuid4().hex
         with _conflicts_of(name):
-            commit(frame, self._log(name), {**options, "userMetadata": mine}, fences)
+            erasures = min(fence.erasures for fence in fences)
+            check = partial(self.refuse_erased_since, erasures)
+            commit(frame, self._log(name), {**options, "userMetadata": mine}, fences, check)
         if not self._is_in_log(name, min(fence.since for fence in fences), mine):
             raise overtaken(name, fences[0])
 

@@ -75,10 +75,15 @@ def _name(source: Source, day: date, path: str) -> str:
     return "/".join(path.split("/")[-depth:])
 
 
+def header_of(line: str) -> list[str]:
+    """Return the columns that a file's first line names."""
+    return [column.strip() for column in next(csv.reader([line.removeprefix("\ufeff")]), [])]
+
+
 def _check_header(name: str, line: str | None, declared: list[str]) -> None:
     if line is None:
         raise FileFault(f"{name}: the file is empty inside; deliver it again (a header alone is a quiet day)")
-    header = [column.strip() for column in next(csv.reader([line.removeprefix("\ufeff")]), [])]
+    header = header_of(line)
     if header == declared:
         return
     missing = [column for column in declared if column not in header]

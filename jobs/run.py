@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from expectations.gate import Gate
 
 CHAMPION = "champion"
+MARK = "_attempt"  # in an attempt's folder: who writes there makes a removed folder anew, and not this
 
 
 def as_of_day(day: date) -> datetime:
@@ -145,22 +146,33 @@ class Staging:
         """Give a fresh folder to one attempt and remove it at the end, with what killed attempts left behind.
 
         Raises:
-            Fenced: another attempt began meanwhile and removed this one's files, before anything was committed.
+            Fenced: another attempt, or an erasure, has removed this one's files before anything was committed.
         """
-        files, own = self.lake.files, f"{self.folder}/{uuid4().hex}"
+        files, own = self.lake.files, Staging(self.lake, f"{self.folder}/{uuid4().hex}")
         files.delete(self.folder)
-        files.make_folder(own)
+        files.make_folder(f"{own.folder}/{MARK}")
         try:
-            yield Staging(self.lake, own)
+            yield own
         except Exception as error:
-            if not files.has(own):
-                raise Fenced(f"{self.folder}: another attempt took over; this one changed nothing more") from error
+            own._refuse_removed(error)
             raise
         finally:
-            files.delete(own)
+            files.delete(own.folder)
 
     def write(self, frame: DataFrame, name: str) -> DataFrame:
-        """Write a frame, and return it as it was written: what is audited later is what was staged, to the bit."""
+        """Write a frame, and return it as it was written: what is audited later is what was staged, to the bit.
+
+        Raises:
+            Fenced: the attempt's folder was removed, and so may be a part of what was written.
+        """
         path = self.lake.path(f"{self.folder}/{name}")
         frame.write.mode("overwrite").parquet(path)
+        self._refuse_removed()
         return self.lake.spark.read.schema(frame.schema).parquet(path)
+
+    def _refuse_removed(self, cause: Exception | None = None) -> None:
+        if not self.lake.files.has(f"{self.folder}/{MARK}"):
+            raise Fenced(
+                f"{self.folder.rpartition('/')[0]}: another attempt took over, or a key is erased; this one changed "
+                "nothing more. Run the task again"
+            ) from cause

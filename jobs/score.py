@@ -157,7 +157,7 @@ def _staged(dates: Dates, pinned: Pinned, staging: Staging) -> Result:
     run, model = dates.any, pinned.artefact
     lake = run.lake
     known = {table: lake.read_at(table, number) for table, number in pinned.versions.items()}
-    read = {each: without_erased(rows, run.settings, each, run.pipeline.entity_key) for each, rows in known.items()}
+    read = {each: without_erased(rows, run.settings, each) for each, rows in known.items()}
     events = counted_once(read[_events(run)], run.pipeline.entity_key)
     dimensions = {
         each: with_validity(read[_dimension(each)], run.pipeline.entity_key) for each in run.pipeline.dimensions

@@ -76,6 +76,8 @@ _IDENTITY = (
 )
 # Rows know the append that brought them: "as it stood" is a filter, for every reader, and no compaction disturbs it.
 _VERSION = Column(VERSION, "BIGINT", "number of the append that brought the row; as it stood at V: the rows up to V")
+# The table of erasures: whoever read rows before it changed may have read a key that was erased since.
+ERASURES = "erasures"
 # As long as Delta keeps its log by default.
 _KEPT = {"delta.deletedFileRetentionDuration": "interval 30 days"}
 # Of tables that get a commit or more a second. What was compacted away stays for whoever began to read or write before:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from deltalake import DeltaTable
 from pyarrow import dataset, fs
 
 from jobs.analysts.catalogue import tables_of
 from jobs.analysts.dialect import Dialect
+from jobs.arrowfiles import arrow_files
 from jobs.errors import DataFault
 from jobs.spec import Pipeline, Settings
 from jobs.tables import Table
@@ -72,8 +72,7 @@ def files(delta: DeltaTable, path: str) -> dataset.Dataset:
     They are read by Arrow's own file systems. By one of Python's, as deltalake has it by default, threads that outlive
     their work abort a process as it ends.
     """
-    uri = path.replace("s3a://", "s3://", 1) if "://" in path else str(Path(path).resolve())
-    system, root = fs.FileSystem.from_uri(uri)
+    system, root = arrow_files(path)
     return delta.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, system))
 
 

@@ -3,25 +3,27 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from jobs.erasure.files import Landing, Lines, rewritten_table
+from jobs.erasure.files import Landing, rewritten_table
 from jobs.erasure.generations import Generations
 from jobs.erasure.reports import Reports
 from jobs.erasure.rows import Kept, Rows, kept_tables
 from jobs.erasure.scope import Scope
 from jobs.erasure.secret import Secret, made_secret, read_secret
 from jobs.erasure.streams import Streams
-from jobs.erasure.tombstones import BEGUN, DONE, NAME, Tombstones, erasures_table
+from jobs.erasure.tombstones import BEGUN, DONE, Tombstones, erasures_table
 from jobs.errors import ErasureUnfinished
 from jobs.lake import Lake
 from jobs.publication.ledger import Ledger
 from jobs.spec import Settings
+from jobs.tables import ERASURES
 from serving.clock import Clock
 from serving.store import Store
 
@@ -58,49 +60,54 @@ class Erasure:
             FileFault: a landing file cannot be read or written.
         """
         streams = self._streams
+        self._left_in_landing()  # what cannot be read is told before anything is touched
         resume = self._begin(streams.unstopped())
         yield f"tombstone {self.mark[:12]}: {', '.join(self.scope.bars)} bring the key no more"
-        streams.stop()
-        for generations in self._generations:
-            generations.fence()
-        for look in range(LOOKS):
-            yield from self._pass()
-            if not (left := self._left()):
-                break
-            LOG.info("%s is there again after look %d", ", ".join(left), look + 1)
-        else:
-            raise ErasureUnfinished(f"the key came back into {', '.join(left)} while it was erased: run it once more")
-        self._write(DONE, {"found": self.found})
-        yield from streams.release(resume)
+        with _standing_still(resume):
+            streams.stop()
+            for generations in self._generations:
+                generations.fence()
+            yield from self._looks()
+            yield from streams.release(resume)
+        self._end()  # last: who is killed before has all of it done again
 
     @cached_property
     def mark(self) -> str:
         """The hash by which the key is known."""
         return self._secret.hash_of(self.scope.entity_key, self.key)
 
+    def _looks(self) -> Iterator[str]:
+        for look in range(LOOKS):
+            yield from self._pass()
+            if not (left := self._left()):
+                return
+            LOG.info("%s is there again after look %d", ", ".join(left), look + 1)
+        raise ErasureUnfinished(f"the key came back into {', '.join(left)} while it was erased: run it once more")
+
     def _pass(self) -> Iterator[str]:
         """Erase the key from all places once, and tell of those that had it."""
         for pipeline in self.scope.streaming:
             self.place.lake.files.delete(f"staging/{pipeline.name}")  # who works there begins again, without the key
         for name, source in self.scope.sources.items():
-            lines = Lines(self.key, tuple(source.columns), self.scope.entity_key)
-            landing = Landing(self.place.lake, self.place.settings)
-            yield from self._told(f"landing: {name}", landing.erase(source, lines))
+            yield from self._told(f"landing: {name}", self._landing.erase(source))
         for generations in self._generations:
             generations.correct()
         for table in self._tables():
             yield from self._told(table.name, self._rows.erase(table))
         for generations in self._generations:
             yield from self._told(f"Redis: {generations.pipeline.name}", generations.drop())
-        names = tuple(pipeline.name for pipeline in self.scope.pipelines)
-        yield from self._told("reports", Reports(self.place.settings.reports, names, self.key).erase())
+        yield from self._told("reports", self._reports.erase())
         for table in self._tables():
             yield from self._told(f"files of {table.name} that no version has", self._rows.sweep(table))
 
     def _left(self) -> list[str]:
         """Return where the key is."""
         tables = [table.name for table in self._tables() if self._rows.count(table)]
-        return tables + [f"Redis: {each.pipeline.name}" for each in self._generations if each.found()]
+        redis = [f"Redis: {each.pipeline.name}" for each in self._generations if each.found()]
+        return [*tables, *redis, *self._left_in_landing(), *["reports"][: self._reports.count()]]
+
+    def _left_in_landing(self) -> list[str]:
+        return [f"landing: {name}" for name, source in self.scope.sources.items() if self._landing.count(source)]
 
     def _told(self, what: str, many: int) -> Iterator[str]:
         if many:
@@ -126,6 +133,9 @@ class Erasure:
             self._write(BEGUN, {"streams": unstopped})
         return {*unstopped, *(name for row in begun for name in json.loads(row["told"])["streams"])}
 
+    def _end(self) -> None:
+        self._write(DONE, {"found": self.found})
+
     def _write(self, event: str, told: dict[str, object]) -> None:
         texts = {
             "entity_key": self.scope.entity_key,
@@ -139,7 +149,7 @@ class Erasure:
         row["sources"] = pa.array([list(self.scope.bars)], pa.list_(pa.string()))
         row["at"] = pa.array([self.place.clock.now()], pa.timestamp("us", "UTC"))
         columns = [column.name for column in erasures_table().columns]
-        write_deltalake(self.place.settings.table(NAME), pa.table(row).select(columns), mode="append")
+        write_deltalake(self.place.settings.table(ERASURES), pa.table(row).select(columns), mode="append")
 
     @cached_property
     def _secret(self) -> Secret:
@@ -151,6 +161,14 @@ class Erasure:
     @cached_property
     def _tombstones(self) -> Tombstones:
         return Tombstones(self.place.settings)
+
+    @property
+    def _landing(self) -> Landing:
+        return Landing(self.place.lake, self.place.settings, self.scope.entity_key, self.key, self.mark)
+
+    @property
+    def _reports(self) -> Reports:
+        return Reports(self.place.settings.reports, tuple(each.name for each in self.scope.pipelines), self.key)
 
     @cached_property
     def _rows(self) -> Rows:
@@ -166,3 +184,14 @@ class Erasure:
         at = self.place
         ledgers = [(each, Ledger.of(at.settings, each.name, at.clock)) for each in self.scope.pipelines]
         return [Generations(each, at.lake, at.store, ledger, self.key, self.mark) for each, ledger in ledgers]
+
+
+@contextmanager
+def _standing_still(streams: Iterable[str]) -> Iterator[None]:
+    """Say of whatever ends an erasure that the streams wait for its end."""
+    try:
+        yield
+    except BaseException:
+        if names := ", ".join(sorted(streams)):
+            LOG.warning("the streams of %s stand still until this erasure is run again to its end", names)
+        raise

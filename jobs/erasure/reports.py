@@ -18,11 +18,15 @@ class Reports:
     pipelines: tuple[str, ...]
     key: str
 
+    def count(self) -> int:
+        """Return of how many reports a page shows the key."""
+        return len(set(self._showing()))
+
     def erase(self) -> int:
         """Remove each report of which a page shows the key, as a whole; return how many."""
         found = sorted(set(self._showing()))
         for report in found:
-            shutil.rmtree(report)
+            shutil.rmtree(report, ignore_errors=True)  # another erasure may remove it as well
         return len(found)
 
     def _showing(self) -> Iterator[Path]:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
+import pyarrow as pa
 from deltalake import DeltaTable
+from pyarrow import parquet
 from pyarrow.fs import FileInfo, FileSelector, FileSystem
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.arrowfiles import arrow_files
 from jobs.erasure.scope import Scope
-from jobs.erasure.words import shown_in_java
+from jobs.erasure.words import named_in_sql, shown_in_java
 from jobs.errors import ErasureUnfinished, Fenced
 from jobs.lake import Lake
 from jobs.stream.way import way_through
@@ -22,38 +25,42 @@ TRIES = 20
 # What no version has had and is younger may be somebody's commit of the next moment.
 GRACE = timedelta(minutes=10)
 SOUGHT = "sought STRING, pattern STRING"
+# The tables of a pipeline that have keys.
+OF_PIPELINES = ("features", "scores", "features_superseded", "scores_superseded", "scores_live", "quarantine_live")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A table that may have the key: by a column, or in texts that show it (an SQL expression)."""
+    """A table that may have the key: `condition` says of which rows `kept`, and `wanted` has it in `sought`.
+
+    `schema` is of the columns that the condition looks at.
+    """
 
     name: str
-    column: str = ""
-    text: str = ""
-    types: str = ""
+    condition: str
+    schema: str
 
-    @property
-    def condition(self) -> str:
-        """The condition of a row `kept` to be the key's, which `wanted` has in its column `sought`."""
-        return f"kept.`{self.column}` = wanted.sought" if self.column else f"rlike({self.text}, wanted.pattern)"
 
-    @property
-    def schema(self) -> str:
-        """The columns that the condition looks at, with their types."""
-        return self.types or f"`{self.column}` STRING"
+def by_column(name: str, column: str) -> Kept:
+    """Return a table that has keys in a column."""
+    return Kept(name, f"kept.`{column}` = wanted.sought", f"`{column}` STRING")
+
+
+def by_text(name: str, entity_key: str) -> Kept:
+    """Return a table of rejected rows: by their field where they are JSON that has it, else by what they show."""
+    field = f"{named_in_sql('kept.raw', entity_key)} = wanted.sought"
+    word = "rlike(concat_ws(' ', kept.raw, kept.reasons), wanted.pattern)"
+    return Kept(name, f"coalesce({field}, {word})", "raw STRING, reasons ARRAY<STRING>")
 
 
 def kept_tables(scope: Scope) -> Iterator[Kept]:
     """Give all tables of a scope that may have its key."""
     for name, source in scope.sources.items():
-        yield Kept(f"{'events' if source.kind == 'events' else 'dimensions'}/{name}", scope.entity_key)
-        text = "concat_ws(' ', kept.raw, kept.reasons)"
-        yield Kept(f"quarantine/{name}", text=text, types="raw STRING, reasons ARRAY<STRING>")
+        yield by_column(f"{'events' if source.kind == 'events' else 'dimensions'}/{name}", scope.entity_key)
+        yield by_text(f"quarantine/{name}", scope.entity_key)
     for pipeline in scope.pipelines:
-        for kind in ("features", "scores", "features_superseded", "scores_superseded", "scores_live"):
-            yield Kept(f"{kind}/{pipeline.name}", "key")
-        yield Kept(f"quarantine_live/{pipeline.name}", "key")
+        for kind in OF_PIPELINES:
+            yield by_column(f"{kind}/{pipeline.name}", "key")
 
 
 @dataclass(frozen=True)
@@ -81,17 +88,17 @@ class Rows:
     def sweep(self, table: Kept) -> int:
         """Remove the files of a table that have the key and belong to no version from now on; return how many.
 
-        Others stay, for who reads an older version. Vacuum would take the files of commits that are just being made.
+        Those go too that nobody can read and nobody is writing any more: a writer who was killed left them. Others
+        stay, for who reads an older version. Vacuum would take the files of commits that are just being made.
 
         Raises:
             ErasureUnfinished: somebody is about to commit such a file, or died a moment ago.
         """
-        files, folder = FileSystem.from_uri(self.lake.path(table.name))
+        files, folder = arrow_files(self.lake.path(table.name))
         live = {_own(uri) for uri in DeltaTable(self.lake.path(table.name)).file_uris()}
         listed = files.get_file_info(FileSelector(folder, recursive=True))
         old = [each for each in listed if each.extension == "parquet" and _is_of_no_version(each, live)]
-        names = self._having(table, folder, old) if old else set()
-        having = [each for each in old if each.base_name in names]
+        having = self._having(table, folder, files, old)
         removed = {_own(path) for path in self.lake.removed_files(table.name)} if having else set()
         young = [each for each in having if each.base_name not in removed and _is_young(each)]
         for each in having:
@@ -104,10 +111,14 @@ class Rows:
             )
         return len(having)
 
-    def _having(self, table: Kept, folder: str, files: list[FileInfo]) -> set[str]:
+    def _having(self, table: Kept, folder: str, files: FileSystem, old: list[FileInfo]) -> list[FileInfo]:
+        whole = [each for each in old if _is_whole(files, each)]
+        names = self._names_having(table, [each.path.removeprefix(folder) for each in whole]) if whole else set()
+        return [each for each in old if each.base_name in names or (each not in whole and not _is_young(each))]
+
+    def _names_having(self, table: Kept, below: list[str]) -> set[str]:
         reader = self.lake.spark.read.schema(table.schema).option("ignoreMissingFiles", value=True)
-        root = self.lake.path(table.name)
-        rows = reader.parquet(*[f"{root}{each.path.removeprefix(folder)}" for each in files])
+        rows = reader.parquet(*[f"{self.lake.path(table.name)}{each}" for each in below])
         named = rows.select("*", "_metadata.file_name")
         return {unquote(row.file_name) for row in self._of_key(named, table).select("file_name").distinct().collect()}
 
@@ -141,6 +152,18 @@ def _own(path: str) -> str:
 
 def _is_of_no_version(file: FileInfo, live: set[str]) -> bool:
     return file.is_file and "/_delta_log/" not in file.path and file.base_name not in live
+
+
+def _is_whole(files: FileSystem, file: FileInfo) -> bool:
+    """Tell whether a Parquet file has its footer, which is written last."""
+    try:
+        with files.open_input_file(file.path) as opened:
+            parquet.read_metadata(opened)
+    except FileNotFoundError:  # removed at this moment
+        return True
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def _is_young(file: FileInfo) -> bool:

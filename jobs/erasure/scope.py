@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.erasure.tombstones import EVERY
+from jobs.errors import EntityKeyUnclear
 from jobs.spec import Pipeline, Source
 
 
@@ -38,11 +39,25 @@ def scope_of(asked: Pipeline, declared: Mapping[str, Pipeline]) -> Scope:
     return _scope(asked.entity_key, found, declared, barred=None)
 
 
-def scopes_of_all(declared: Mapping[str, Pipeline]) -> list[Scope]:
-    """Return a scope for each name space: all pipelines there are, and all sources that there will ever be."""
-    spaces = dict.fromkeys(pipeline.entity_key for pipeline in declared.values())
-    mine = {space: {name: each for name, each in declared.items() if each.entity_key == space} for space in spaces}
-    return [_scope(space, mine[space], declared, barred=EVERY) for space in spaces]
+def scope_of_all(entity_key: str, declared: Mapping[str, Pipeline]) -> Scope:
+    """Return the scope of all pipelines of an entity key, and of all sources that there will ever be."""
+    mine = {name: each for name, each in declared.items() if each.entity_key == entity_key}
+    return _scope(entity_key, mine, declared, barred=EVERY)
+
+
+def one_entity_key(asked: str, declared: Mapping[str, Pipeline]) -> str:
+    """Return the entity key that is asked for, "" for the only one.
+
+    Raises:
+        EntityKeyUnclear: there are several, or none of that name: the same text may be the key of somebody else.
+    """
+    known = sorted({each.entity_key for each in declared.values()})
+    if asked in known or (not asked and len(known) == 1):
+        return asked or known[0]
+    raise EntityKeyUnclear(
+        f"{f'no pipeline has the entity key {asked}' if asked else 'the same text may be a key of several'}: "
+        f"say with --entity-key of which column it is one: {', '.join(known)}"
+    )
 
 
 def _scope(space: str, found: dict[str, Pipeline], declared: Mapping[str, Pipeline], barred: str | None) -> Scope:

@@ -4,8 +4,10 @@ import hashlib
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from jobs.errors import ErasureKeyLost
 
@@ -50,14 +52,13 @@ def read_secret(path: Path) -> Secret:
 def made_secret(path: Path) -> Secret:
     """Return the secret in a file, which is made where there is none: before the first erasure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        place = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return read_secret(path)
-    with os.fdopen(place, "w") as file:
-        file.write(secrets.token_hex(BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    if not path.exists():
+        with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-") as beside:  # nobody else may read it
+            beside.write(secrets.token_hex(BYTES) + "\n")
+            beside.flush()
+            os.fsync(beside.fileno())
+            with suppress(FileExistsError):  # another one was faster
+                os.link(beside.name, path)
     return read_secret(path)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container
 from dataclasses import dataclass
 
 from jobs.errors import ErasureUnfinished, ScorelineError
@@ -11,6 +11,7 @@ from jobs.spec import Pipeline, Settings
 from jobs.stream.checkpoint import forget
 from jobs.stream.watch import Post
 from serving.clock import Clock
+from serving.errors import ServingError
 from serving.keys import stream_wish_key
 from serving.store import Store
 
@@ -47,12 +48,12 @@ class Streams:
             self._await_end(each.name)
             forget(self.lake, each)
 
-    def release(self, names: Iterable[str]) -> Iterator[str]:
+    def release(self, names: Container[str]) -> list[str]:
         """Let those run again that ran before, and say in a line each what becomes of them."""
-        declared = {each.name: each for each in self.pipelines if each.stream}
-        for name in sorted(set(names) & declared.keys()):
-            self.store.unlink([stream_wish_key(name)])
-            yield self._started(declared[name])
+        resumed = [each for each in self.pipelines if each.stream and each.name in names]
+        # All of them before one is started: a fault of one is no reason for the others to stand still.
+        self.store.unlink([stream_wish_key(each.name) for each in resumed])
+        return [self._started(each) for each in resumed]
 
     def _started(self, pipeline: Pipeline) -> str:
         told = f"`scoreline stream start {pipeline.name}` has it begin anew from the events table"
@@ -60,7 +61,7 @@ class Streams:
             return f"{pipeline.name}: its stream was stopped and its state removed: {told}, or what watches it does"
         try:
             return Post(pipeline, self.settings, self.store, self.clock).look()
-        except ScorelineError as fault:  # the key is gone, and whoever watches the stream is told again
+        except (ScorelineError, ServingError) as fault:  # the key is gone, and whoever watches the stream is told again
             return f"{pipeline.name}: its stream does not run yet ({fault}): {told}"
 
     def _await_end(self, name: str) -> None:

@@ -1,6 +1,6 @@
 """Tombstones: who was erased, by a keyed hash; they outlast everything, and stand where rows enter and are read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,12 +13,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from jobs.erasure.secret import Secret, read_secret, remedy
-from jobs.erasure.words import words
+from jobs.erasure.words import named, words
 from jobs.errors import ErasureKeyLost
 from jobs.spec import Settings
-from jobs.tables import Column, Table
+from jobs.tables import ERASURES, Column, Table
 
-NAME = "erasures"
 BEGUN, DONE = "begun", "done"
 EVERY = "*"  # in the place of a source: those too that are declared later
 NONE = -1  # the version of a table of tombstones that is not there
@@ -27,7 +26,7 @@ NONE = -1  # the version of a table of tombstones that is not there
 def erasures_table() -> Table:
     """Return the table of erasures, which is their record as well: a row when one begins, and one at its end."""
     return Table(
-        NAME,
+        ERASURES,
         (
             Column("entity_key", "STRING", "the column whose values the key is one of"),
             Column("key_hash", "STRING", "HMAC-SHA256 of the key: the key itself is nowhere"),
@@ -44,7 +43,7 @@ def erasures_table() -> Table:
 
 @dataclass(frozen=True)
 class Erased:
-    """The erased keys of one name space, of one source."""
+    """The erased keys of one name space, of one source: values of its column `entity_key`."""
 
     secret: Secret
     entity_key: str
@@ -59,12 +58,13 @@ class Erased:
         return _applied(self.has, keys)
 
     def is_shown(self, text: SparkColumn) -> SparkColumn:
-        """Return whether each text shows an erased key as a word."""
+        """Return whether each text shows an erased key."""
         return _applied(self.shows, text)
 
     def shows(self, text: str | None) -> bool:
-        """Return whether a text shows an erased key as a word."""
-        return any(map(self.has, words(text or "")))
+        """Return whether a text shows an erased key: in its field where it is JSON, else as a word."""
+        key = named(text or "", self.entity_key)
+        return any(map(self.has, words(text or ""))) if key is None else self.has(key)
 
     def without(self, rows: pa.Table, column: str) -> pa.Table:
         """Return rows without those of erased keys."""
@@ -75,7 +75,7 @@ class Tombstones:
     """The tombstones of a lake; where there are none, a look costs next to nothing."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.path = settings, settings.table(NAME)
+        self.settings, self.path = settings, settings.table(ERASURES)
         self._table: DeltaTable | None = None
         self._known: tuple[int, list[dict[str, Any]]] = (NONE, [])
 
@@ -89,13 +89,19 @@ class Tombstones:
         """All rows of the table."""
         return self._look()[1]
 
-    def of(self, source: str, entity_key: str) -> Erased | None:
-        """Return the erased keys of a source; None where there are none.
+    def of(self, source: str, columns: Container[str]) -> list[Erased]:
+        """Return the erased keys of a source, for each of its `columns` that was an entity key of some of them.
+
+        Pipelines that share a source may have keys of different columns: what one of them erased bars them all.
 
         Raises:
             ErasureKeyLost: there are some, and not the secret to tell them by.
         """
-        return self._erased(row for row in self.rows if {source, EVERY} & set(row["sources"]) and _is(row, entity_key))
+        barred: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows:
+            if {source, EVERY} & set(row["sources"]) and row["entity_key"] in columns:
+                barred.setdefault(row["entity_key"], []).append(row)
+        return [self._erased(rows) for rows in barred.values()]
 
     def at_work(self, entity_key: str) -> Erased | None:
         """Return the keys whose erasure has begun and not ended: tables may still have them; None for none.
@@ -103,26 +109,23 @@ class Tombstones:
         Raises:
             ErasureKeyLost: there are some, and not the secret to tell them by.
         """
-        mine = [row for row in self.rows if _is(row, entity_key)]
+        mine = [row for row in self.rows if row["entity_key"] == entity_key]
         open_ = {row["key_hash"] for row in mine if row["event"] == BEGUN and not _has_ended(row, mine)}
-        return self._erased(row for row in mine if row["key_hash"] in open_)
+        return self._erased([row for row in mine if row["key_hash"] in open_]) if open_ else None
 
     def require(self, secret: Secret) -> None:
         """Raise `ErasureKeyLost` where keys were erased with another secret."""
         if any(row["secret_id"] != secret.id for row in self.rows):
-            raise ErasureKeyLost(f"{self.settings.erasure_key_file} has another secret than {NAME}; {remedy()}")
+            raise ErasureKeyLost(f"{self.settings.erasure_key_file} has another secret than {ERASURES}; {remedy()}")
 
     @cached_property
     def secret(self) -> Secret:
         """The secret of this lake's hashes."""
         return read_secret(self.settings.erasure_key_file)
 
-    def _erased(self, rows: Iterable[dict[str, Any]]) -> Erased | None:
-        found = list(rows)
-        if not found:
-            return None
+    def _erased(self, rows: Sequence[dict[str, Any]]) -> Erased:
         self.require(self.secret)
-        return Erased(self.secret, found[0]["entity_key"], frozenset(row["key_hash"] for row in found))
+        return Erased(self.secret, rows[0]["entity_key"], frozenset(row["key_hash"] for row in rows))
 
     def _look(self) -> tuple[int, list[dict[str, Any]]]:
         if self._table is None:
@@ -136,10 +139,11 @@ class Tombstones:
         return self._known
 
 
-def without_erased(frame: DataFrame, settings: Settings, table: str, entity_key: str) -> DataFrame:
+def without_erased(frame: DataFrame, settings: Settings, table: str) -> DataFrame:
     """Return the rows of a source's table (`events/name`) without those of erased keys, whoever brought them back."""
-    erased = Tombstones(settings).of(table.rpartition("/")[2], entity_key)
-    return frame if erased is None else frame.where(~erased.is_in(F.col(entity_key)))
+    for erased in Tombstones(settings).of(table.rpartition("/")[2], frame.columns):
+        frame = frame.where(~erased.is_in(F.col(erased.entity_key)))
+    return frame
 
 
 def read_rows(table: DeltaTable) -> list[dict[str, Any]]:
@@ -163,10 +167,6 @@ def _marker(is_marked: Callable[[str | None], bool]) -> Callable[[pa.Array], pa.
         return pa.array([known[value] for value in values.to_pylist()], pa.bool_())
 
     return marked
-
-
-def _is(row: dict[str, Any], entity_key: str) -> bool:
-    return bool(row["entity_key"] == entity_key)
 
 
 def _has_ended(begun: dict[str, Any], rows: list[dict[str, Any]]) -> bool:

@@ -3,9 +3,18 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
+# A word ends where no letter or digit follows; but 11 is no word of 11.50, 1998-06-11 or 11:30.
+BEFORE = r"(?<!{word})(?!(?<={digit}[.:\-]){digit})"
+AFTER = r"(?!{word})(?!(?<={digit})[.:\-]{digit})"
+PYTHON = {"word": r"\w", "digit": r"\d"}
+JAVA = {"word": r"[\p{L}\p{N}_]", "digit": r"\p{Nd}"}
 # What a key may be made of, cut at all that separates values, and at what may stand within a key as well.
-WORDS = (re.compile(r"\w+"), re.compile(r"[^\s,;|\"'<>(){}\[\]=]+"))
+WORDS = (
+    re.compile(BEFORE.format(**PYTHON) + r"\w+" + AFTER.format(**PYTHON)),
+    re.compile(r"[^\s,;|\"'<>(){}\[\]=]+"),
+)
 
 
 def words(text: str) -> Iterator[str]:
@@ -14,15 +23,29 @@ def words(text: str) -> Iterator[str]:
         yield from each.findall(text)
 
 
+def named(text: str, column: str) -> str | None:
+    """Return what a JSON object has in a field; None where it has none, or is none."""
+    with suppress(ValueError):
+        found = json.loads(text, parse_int=str, parse_float=str)
+        value = found.get(column) if isinstance(found, dict) else None
+        return value if isinstance(value, str) else None
+    return None
+
+
+def named_in_sql(text: str, column: str) -> str:
+    """Return the same as an SQL expression; in brackets, as what follows a first JSON value is passed over silently."""
+    return f"try_variant_get(try_parse_json(concat('[', {text}, ']')), '$[0].{column}', 'string')"
+
+
 def shown(key: str) -> re.Pattern[str]:
-    """Return what finds a key in a text, where no letter or digit stands next to it."""
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, _written(key)))})(?!\w)")
+    """Return what finds a key in a text, as a word."""
+    return re.compile(f"{BEFORE.format(**PYTHON)}(?:{'|'.join(map(re.escape, _written(key)))}){AFTER.format(**PYTHON)}")
 
 
 def shown_in_java(key: str) -> str:
     """Return the same as a pattern of Java."""
     quoted = "|".join(r"\Q" + each.replace(r"\E", r"\E\\E\Q") + r"\E" for each in _written(key))
-    return rf"(?<![\p{{L}}\p{{N}}_])(?:{quoted})(?![\p{{L}}\p{{N}}_])"
+    return f"{BEFORE.format(**JAVA)}(?:{quoted}){AFTER.format(**JAVA)}"
 
 
 def _written(key: str) -> list[str]:

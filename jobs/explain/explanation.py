@@ -125,8 +125,8 @@ def _models(run: Run, rows: Sequence[ScoreRow]) -> Models:
 
 
 def _is_erased(run: Run, key: str) -> bool:
-    erased = Tombstones(run.settings).of(run.pipeline.events[0], run.pipeline.entity_key)
-    return erased is not None and erased.has(key)
+    barred = Tombstones(run.settings).of(run.pipeline.events[0], [run.pipeline.entity_key])
+    return any(erased.has(key) for erased in barred)
 
 
 def _gone(run: Run, rows: Sequence[ScoreRow], served: Served, models: Models) -> list[str]:

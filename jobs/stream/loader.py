@@ -130,7 +130,7 @@ class Loader:
 
     @cached_property
     def _entrance(self) -> Entrance:
-        return Entrance(self.site.settings, self.name, self.site.pipeline.entity_key)
+        return Entrance(self.site.settings, self.name)
 
     @cached_property
     def _live(self) -> LiveEvents:

@@ -78,7 +78,7 @@ def events_of_days(run: Run, first: date, last: date) -> pa.Table:
     name, source = run.pipeline.events
     files = delivered(FileSystem(run.lake.spark, run.settings.landing), source, days_between(first, last))
     text = read_rows(run.lake.spark, source, as_delivered(files, run.settings))
-    rows = without_erased(staged(text, source, run.pipeline.entity_key), run.settings, name, run.pipeline.entity_key)
+    rows = without_erased(staged(text, source, run.pipeline.entity_key), run.settings, name)
     good = rows.where("parse_fault IS NULL").orderBy("event_time", "event_id")
     found = good.select("day", *(column for column in good.columns if column not in OURS)).toArrow()
     newest, now = pc.max(found["event_time"]).as_py(), run.clock.now()

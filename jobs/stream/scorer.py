@@ -114,8 +114,9 @@ class Scorer:
 
     def _without_erased(self, rows: pa.Table) -> pa.Table:
         """Return rows without those of erased keys, whose events anybody may have appended again."""
-        erased = self.tombstones.of(self.site.pipeline.events[0], self.key)
-        return rows if erased is None else erased.without(rows, "key")
+        for erased in self.tombstones.of(self.site.pipeline.events[0], [self.key]):
+            rows = erased.without(rows, "key")
+        return rows
 
     def _refuse_other_epoch(self, head: Head) -> None:
         """Refuse to write entries of an epoch that ended meanwhile: theirs may be removed by now, and these never."""

@@ -55,11 +55,13 @@ def train(spark: SparkSession, pipeline: Pipeline, settings: Settings, as_of: da
         TooLittleHistory: no split in time can be made from the labels that are mature at `as_of`.
         DataFault: a table was never ingested, or SQL gives other rows than its contract says.
         ModelRefused: the model's scores depend on the batch; it was not registered.
+        Fenced: a key was erased meanwhile that it may have learned from; it was not registered.
         SqlRefused, ArtefactRefused, RegistryUnavailable: as their names say; the alias stays where it was.
     """
     training = TrainingJob(pipeline, settings, as_of)
     queries = dataset.read_queries(settings, pipeline)
     lake = Lake(spark, settings.lake)
+    erasures = lake.erasures()  # before anything is read
     versions = _table_versions(lake, pipeline)
     periods, names = _periods(training, lake, queries, versions)
     model, judged = _fitted(periods, names, as_of)
@@ -68,6 +70,7 @@ def train(spark: SparkSession, pipeline: Pipeline, settings: Settings, as_of: da
     }
     page = write_report(report, draw(judged, report["evaluation"]), training.folder)
     LOG.info("evaluation report: %s", page)
+    lake.refuse_erased_since(erasures)
     return register(settings.mlflow_uri, _candidate(training, model, report), pipeline.model.alias)
 
 
@@ -91,7 +94,7 @@ def _periods(
     pipeline, horizon = training.pipeline, training.pipeline.label.horizon
     parts = split(mature_dates(pipeline.training, horizon, training.as_of), horizon, pipeline.training)
     known = {table: lake.read_at(table, number) for table, number in versions.items()}
-    read = {each: without_erased(rows, training.settings, each, pipeline.entity_key) for each, rows in known.items()}
+    read = {each: without_erased(rows, training.settings, each) for each, rows in known.items()}
     dimensions = {name: with_validity(read[f"dimensions/{name}"], pipeline.entity_key) for name in pipeline.dimensions}
     # Staged, and not computed again by each of the queries that read it.
     with Staging(lake, f"staging/{pipeline.name}/training/{training.as_of.date()}").attempt() as staging:

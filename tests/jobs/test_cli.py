@@ -66,6 +66,7 @@ def test_a_date_that_no_calendar_has_is_a_mistake_of_its_file(tmp_path: Path) ->
         (("score", "purchase_propensity", "--day", "1998-06-01", "--model", "newest"), "nor the number of a version"),
         (("publish", "purchase_propensity", "--day", "1998-06-01", "--publish", "force"), "say why with --reason"),
         (("backfill", "purchase_propensity", "--from", "1998-06-02", "--to", "1998-06-01"), "is before --from"),
+        (("erase", "--entity-key", "shop_id", "purchase_propensity", "42"), "--entity-key goes with --all"),
         (("train", "purchase_propensity", "--as-of", "1998-06-01", "--alias", "v2"), "'v2' is not an alias"),
         (("score", "purchase_propensity"), "Missing option '--day'"),
         (("score", "purchase_propensity", "--day", "June"), "'June' does not match"),
@@ -75,6 +76,19 @@ def test_a_wrong_use_is_said(command: tuple[str, ...], message: str) -> None:
     done = scoreline(*command)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_a_key_is_erased_everywhere_only_if_it_is_said_whose_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "dags" / "pipelines"
+    shutil.copytree(ROOT / "dags" / "pipelines", folder)
+    text = (folder / "purchase_propensity.yaml").read_text()
+    shops = text.replace("purchase_propensity", "shops").replace("customer_id", "shop_id").replace("transactions", "t")
+    (folder / "shops.yaml").write_text(shops)
+    done = scoreline("erase", "--all", "42", SCORELINE_PROJECT=str(tmp_path))
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith("say with --entity-key of which column it is one: customer_id, shop_id")
+    assert not (tmp_path / "var").exists()
 
 
 def test_a_version_that_is_not_there_is_not_promoted(tmp_path: Path) -> None:

@@ -86,6 +86,11 @@ def store(stage: Stage) -> Iterator[Store]:
         yield store
 
 
+@pytest.fixture
+def erased(stage: Stage, store: Store) -> None:
+    list(erasure(stage, store).run())
+
+
 def erasure(stage: Stage, store: Store, key: str = KEY) -> Erasure:
     project = stage.project
     place = Place(project.lake, project.settings, store, Clock())
@@ -125,6 +130,7 @@ def test_nothing_is_left_and_nobody_else_notices(stage: Stage, store: Store) -> 
     ]
 
 
+@pytest.mark.usefixtures("erased")
 def test_no_way_back_lets_it_in(stage: Stage, store: Store) -> None:
     """The old file again, a late one, a past day, an append past our code, republish and rollback."""
     project, lake = stage.project, stage.project.lake
@@ -192,7 +198,7 @@ class Killed(BaseException):
 STEPS: list[tuple[type, str]] = [
     (Streams, "stop"), (Generations, "fence"), (Landing, "_record"), (Generations, "correct"), (Rows, "_deleted"),
     (EraseStore, "drop"), (Generations, "_rewrite_head"), (EraseStore, "drop_fresh"), (Rows, "sweep"),
-    (Erasure, "_left"),
+    (Erasure, "_left"), (Streams, "release"), (Erasure, "_end"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,37 @@
+"""What pipelines and sources have left that nobody declares any more: an erasure knows nothing of their keys."""
+
+from collections.abc import Mapping
+
+from jobs.erasure.rows import OF_PIPELINES
+from jobs.errors import UndeclaredData
+from jobs.lake import Lake
+from jobs.spec import Pipeline
+from serving.keys import PIPELINES
+from serving.store import Store
+
+OF_SOURCES = ("events", "dimensions", "quarantine")
+
+
+def refuse_undeclared(lake: Lake, store: Store, declared: Mapping[str, Pipeline]) -> None:
+    """Refuse to erase a key everywhere where the lake or Redis have data of what is not declared.
+
+    Raises:
+        UndeclaredData: they have.
+    """
+    sources = {name for pipeline in declared.values() for name in pipeline.sources}
+    known = {f"{kind}/{name}" for kind in OF_SOURCES for name in sources}
+    known |= {f"{kind}/{name}" for kind in (*OF_PIPELINES, "staging", "streams") for name in declared}
+    kinds = ",".join((*OF_SOURCES, *OF_PIPELINES, "staging", "streams"))
+    there = ("/".join(path.split("/")[-2:]) for path in lake.files.folders(f"{{{kinds}}}/*"))
+    found = [name for name in there if name not in known] + _of_redis(store, declared)
+    if found:
+        raise UndeclaredData(
+            f"no pipeline declares {', '.join(found)}, which may have the key: declare them again while you erase, or "
+            "remove what they have left in the lake and in Redis"
+        )
+
+
+def _of_redis(store: Store, declared: Mapping[str, Pipeline]) -> list[str]:
+    names = store.ask("SMEMBERS", PIPELINES)
+    found = [name.decode() for name in names if isinstance(name, bytes)] if isinstance(names, list | set) else []
+    return [f"{name} (in Redis)" for name in sorted(found) if name not in declared]

@@ -1,0 +1,100 @@
+"""The ways in: no pipeline brings an erased key, under whatever key it runs, and none that read it before."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.erasure.erase import Erasure, Place
+from jobs.erasure.scope import scope_of
+from jobs.erasure.undeclared import refuse_undeclared
+from jobs.errors import Fenced, UndeclaredData
+from jobs.ingest import ingest
+from jobs.spec import load_pipelines
+from serving.clock import Clock
+from serving.store import Store
+from tests.jobs.conftest import DAY
+from tests.project import Project, purchases, scored
+from tests.registered import register_small
+
+KEY = "00042"
+EVENTS, QUARANTINE, SCORES = "events/transactions", "quarantine/transactions", "scores/purchase_propensity"
+
+
+def begin(project: Project, store: Store, key: str = KEY) -> None:
+    """Put the tombstone of a customer, which is the first step of an erasure."""
+    scope = scope_of(project.pipeline(), load_pipelines(project.settings.pipelines))
+    Erasure(Place(project.lake, project.settings, store, Clock()), scope, key)._begin([])
+
+
+def keys(project: Project, table: str, column: str) -> set[str]:
+    return {row[0] for row in project.lake.read(table).select(column).collect()}
+
+
+def test_a_customer_that_one_pipeline_erased_is_brought_by_none_of_another_key(project: Project, store: Store) -> None:
+    begin(project, store)
+    mine = [f"{KEY},{DAY},1,1.00", f"{KEY},{DAY},x,1.00", f"{KEY},{DAY},1"]
+    shown = f"00007,{KEY},1,1.00"  # of somebody else, whom nobody erased
+    project.deliver(DAY, [*purchases(DAY, 40, first=100), *mine, shown])
+    run = project.run(DAY)
+    ingest(replace(run, pipeline=run.pipeline.model_copy(update={"entity_key": "cds"})), [DAY])
+    assert len(keys(project, EVENTS, "customer_id")) == 40
+    assert KEY not in keys(project, EVENTS, "customer_id")
+    assert ["00007" in raw for raw in keys(project, QUARANTINE, "raw")] == [True]
+
+
+def test_who_read_a_key_before_it_was_erased_shows_nothing(
+    project: Project, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.deliver(DAY, purchases(DAY, 45))
+
+    def erased_before(step: str, key: str) -> None:
+        name = step.rpartition(".")[2]
+        real: Callable[..., None] = getattr(__import__(step.rpartition(".")[0], fromlist=[name]), name)
+
+        def late(*given: object) -> None:
+            begin(project, store, key)
+            real(*given)
+
+        monkeypatch.setattr(step, late)
+
+    erased_before("jobs.ingest._append", KEY)
+    with pytest.raises(Fenced, match="a key was erased while this attempt was at work"):
+        ingest(project.run(DAY), [DAY])
+    assert keys(project, EVENTS, "customer_id") == set()
+    monkeypatch.undo()
+    ingest(project.run(DAY), [DAY])
+    assert len(keys(project, EVENTS, "customer_id") - {KEY}) == 44
+    model = register_small(project.settings.mlflow_uri, tmp_path / "report")
+    erased_before("jobs.score.replace_partitions", "00041")
+    with pytest.raises(Fenced, match="a key was erased while this attempt was at work"):
+        scored(project, model, DAY)
+    assert keys(project, SCORES, "key") == set()
+    monkeypatch.undo()
+    scored(project, model, DAY)
+    assert keys(project, SCORES, "key") == {f"{number:05d}" for number in range(1, 46)} - {KEY, "00041"}
+
+
+def test_an_attempt_whose_files_were_removed_ends_though_its_next_write_succeeds(project: Project) -> None:
+    staging = project.run(DAY).staging("any")
+    with staging.attempt() as own:
+        project.lake.files.delete(own.folder)
+        with pytest.raises(Fenced, match="another attempt took over, or a key is erased"):
+            own.write(project.spark.range(3).toDF("n"), "rows")
+    assert not project.lake.files.has(own.folder)
+
+
+def test_what_nobody_declares_any_more_is_named_before_a_key_goes_out_of_everything(
+    project: Project, store: Store
+) -> None:
+    declared = load_pipelines(project.settings.pipelines)
+    project.deliver(DAY, purchases(DAY, 5))
+    ingest(project.run(DAY), [DAY])
+    store.register("purchase_propensity")
+    refuse_undeclared(project.lake, store, declared)
+    for name in ("events/old", "scores/churn", "quality/churn"):
+        project.lake.files.make_folder(name)
+    store.register("churn")
+    with pytest.raises(UndeclaredData, match=r"declares events/old, scores/churn, churn \(in Redis\), which"):
+        refuse_undeclared(project.lake, store, declared)
