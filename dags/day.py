@@ -26,8 +26,8 @@ def day_of(context: Context) -> datetime:
 
 
 def is_of_many(context: Context) -> bool:
-    """Return whether a run is for a range of days, which its parameters `from` and `to` say."""
-    return "from" in context.get("params", {})
+    """Return whether a run is for a range of days: its DAG asks for the first and the last one."""
+    return "from" in context["dag"].params
 
 
 def days_of(context: Context) -> tuple[datetime, datetime]:

@@ -56,9 +56,11 @@ def choices_of(context: Context) -> dict[str, Any]:
     """Return what a run was told.
 
     Raises:
-        RunRefused: it is to be published by force, and nobody says why.
+        RunRefused: it is told what its DAG knows nothing of, or is to be published by force and nobody says why.
     """
-    found = dict(context["params"])
+    found, known = dict(context["params"]), context["dag"].params
+    if unknown := sorted(found.keys() - known.keys()):
+        raise RunRefused(f"This DAG has no parameter {', '.join(unknown)}: it has {', '.join(known)}.")
     if found["publish"] == "force" and not str(found["reason"] or "").strip():
         raise RunRefused("This run is to be published by force, and nobody says why: give it the parameter `reason`.")
     return found

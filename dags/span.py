@@ -25,7 +25,9 @@ ingested yet, the scores of all dates, and one publication, of the last day.
 | Bits | the same as those of runs of the days, one by one |
 | Dates that have the scores of that model | are done and left alone, unless `restate` is on |
 | A date at fault | is not scored; all others are, and the task then fails with the dates and what is wrong |
-| Killed | clear the task: it goes on with what is not done |
+| A day's landing file is missing | nothing is scored: deliver it, or run `scoreline backfill`, which ingests nothing |
+| Killed | clear the task: it goes on with what is not done; with `restate` it begins again |
+| How long it may take | as long as it takes: a task of many days has no `timeout_minutes` |
 | Published | the last day, unless a newer date is live; nothing where dates are at fault |
 | Progress | the log of the task `backfill` has a line for each part of the range |
 
@@ -55,8 +57,8 @@ def backfill_dag(pipeline: Pipeline, defaults: dict[str, Any], start: datetime) 
         last = ["--day", LAST, "--run-id", "{{ run_id }}"]
         chain(
             resolve_model(pipeline),
-            submit("ingest", name, *SPAN),
-            submit("backfill", name, *SPAN, *RESOLVED, RESTATE, outlets=[scores]),
+            submit("ingest", name, *SPAN, execution_timeout=None),
+            submit("backfill", name, *SPAN, *RESOLVED, RESTATE, outlets=[scores], execution_timeout=None),
             submit("publish", name, *last, *PUBLISH, inlets=[scores], outlets=[publication], **patience(pipeline)),
         )
     return dag

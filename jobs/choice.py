@@ -15,7 +15,7 @@ def chosen(settings: Settings, pipeline: Pipeline, wish: str, as_of: date) -> Mo
     """Return the model that `wish` names now: "champion" (what the alias names), "recorded" or a version's number.
 
     Raises:
-        DataFault: "recorded", and the date has no scores.
+        DataFault: "recorded", and the date has no scores, or those of another registered model.
         ModelMissing: there is no such model, alias or version.
         ArtefactRefused: no digest is on record for it.
     """
@@ -24,6 +24,8 @@ def chosen(settings: Settings, pipeline: Pipeline, wish: str, as_of: date) -> Mo
         found = recorded(settings, pipeline, [as_of])
         if as_of not in found:
             raise unrecorded(pipeline, as_of)
+        if found[as_of].model.name != model.name:
+            raise _renamed(pipeline, found[as_of].model, as_of)
         return found[as_of].model
     if wish == CHAMPION:
         return resolve(settings.mlflow_uri, model.name, model.alias)
@@ -37,6 +39,13 @@ def chosen_for_run(settings: Settings, pipeline: Pipeline, wish: str, run: tuple
     """
     name, as_of = run
     return resolve_for_run(settings.mlflow_uri, pipeline, name, partial(chosen, settings, pipeline, wish, as_of))
+
+
+def _renamed(pipeline: Pipeline, was: ModelVersion, as_of: date) -> DataFault:
+    return DataFault(
+        f"scores/{pipeline.name} as of {as_of} are of model {was.name} version {was.version}, and the pipeline's model "
+        f"is {pipeline.model.name} now: `scoreline backfill {pipeline.name} --model {RECORDED}` scores the date with it"
+    )
 
 
 def unrecorded(pipeline: Pipeline, as_of: date) -> DataFault:

@@ -4,6 +4,7 @@ ScorelineError                 a job failed; running it again may help (exit cod
 ├── BackfillIncomplete         dates of a range were at fault, the others are scored (exit code 3 if for good)
 ├── ErasureUnfinished          an erased key is still there, or came back while it was erased
 ├── Fenced                     another attempt of the same task committed first
+│   └── TakenOver              another attempt, or an erasure, removed what this one had staged
 ├── GenerationDiffers          what Redis holds is not what the table holds
 ├── Overtaken                  another generation went live meanwhile
 ├── RegistryUnavailable        MLflow does not answer
@@ -56,6 +57,10 @@ class ErasureUnfinished(ScorelineError):
 
 class Fenced(ScorelineError):
     """Another attempt of the same task committed first, so that this one's write was dropped."""
+
+
+class TakenOver(Fenced):
+    """Another attempt removed this one's staged files, or an erasure did."""
 
 
 class GenerationDiffers(ScorelineError):

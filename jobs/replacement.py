@@ -1,7 +1,7 @@
 """The end of scoring: partitions replaced behind their fences, and what other rows replace kept. History is rows."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -13,7 +13,7 @@ from jobs.run import CHAMPION, Dates, of_dates, partitions
 from jobs.tables import Table, features_table, scores_table, superseded
 
 LOG = logging.getLogger(__name__)
-COMPARED = ("as_of_date", "key", "score", "model_version", "model_digest", "events_version")
+COMPARED = ("as_of_date", "key", "score", "model_version", "model_digest", "events_version", "dimension_versions")
 
 
 @dataclass(frozen=True)
@@ -51,29 +51,45 @@ def replace_partitions(dates: Dates, result: Result, fences: Fences, before: Col
     run = dates.any
     lake, name, now = run.lake, run.pipeline.name, run.clock.now()
     seen, scores = features_table(name, result.features.schema), scores_table(name)
-    lake.create(seen)
-    kept = _alike(dates, result, before) if before else {}
+    dated = result.features.withColumn("as_of_date", F.to_date("as_of"))
+    kept = _alike(dates, result, dated, before) if before else {}
     if others := set(before) - kept.keys():
         held = {as_of: fence for as_of, fence in zip(dates.as_ofs, fences.scores, strict=True) if as_of in others}
-        _supersede(dates, seen, held, now)
-    dated = result.features.withColumn("as_of_date", F.to_date("as_of"))
+        _supersede(dates, held, now)
+    lake.create(seen)
     lake.replace(dated, seen.name, of_dates(dates.as_ofs), *fences.features)
     written = result.scores.withColumn("scored_at", _written_first(kept, now)).select(*scores.names)
     lake.replace(written, scores.name, partitions(dates.as_ofs), *fences.scores)
     LOG.info("%s: %d rows for %s", scores.name, sum(result.rows.values()), dates)
 
 
-def _alike(dates: Dates, result: Result, before: Collection[date]) -> dict[date, int | None]:
-    """Return which dates of `before` have the scores that were staged now, and when (microseconds) these were first.
+def _alike(dates: Dates, result: Result, features: DataFrame, before: Collection[date]) -> dict[date, int | None]:
+    """Return which dates of `before` have what was staged now, and when (microseconds) their scores were first.
 
-    None where they were written before that was kept.
+    None where they were written before that was kept. A feature that is new makes no difference to what there was.
     """
-    stored = dates.any.lake.read(f"scores/{dates.any.pipeline.name}").where(partitions(before))
-    gone = stored.select(*COMPARED).exceptAll(result.scores.select(*COMPARED)).select("as_of_date").distinct().collect()
+    lake, name = dates.any.lake, dates.any.pipeline.name
+    stored = lake.read(f"scores/{name}").where(partitions(before))
+    lost = _lost(stored, result.scores, COMPARED)
+    if lake.has(f"features/{name}"):
+        known = lake.read(f"features/{name}").where(of_dates(before))
+        lost = lost.union(_lost(known, features, known.columns))
+    gone = lost.distinct().collect()
     first = F.unix_micros(F.min("scored_at"))
     found = stored.groupBy("as_of_date").agg(F.count("*"), first).collect()
     other = {row.as_of_date for row in gone}
     return {as_of: at for as_of, rows, at in found if as_of not in other and rows == result.rows[as_of]}
+
+
+def _lost(stored: DataFrame, staged: DataFrame, names: Sequence[str]) -> DataFrame:
+    """Return the `as_of_date` of each stored row that is not among the staged ones, by the values of these columns.
+
+    As text, for maps have no other order; a column that is not staged has no values.
+    """
+    text = F.to_json(F.struct(*names)).alias("text")
+    missing = {name: F.lit(None).cast(stored.schema[name].dataType) for name in set(names) - set(staged.columns)}
+    pairs = (frame.select("as_of_date", text) for frame in (stored, staged.withColumns(missing)))
+    return next(pairs).exceptAll(next(pairs)).select("as_of_date")
 
 
 def _written_first(kept: Mapping[date, int | None], now: datetime) -> Column:
@@ -84,10 +100,15 @@ def _written_first(kept: Mapping[date, int | None], now: datetime) -> Column:
     return written
 
 
-def _supersede(dates: Dates, features: Table, fences: Mapping[date, Fence], now: datetime) -> None:
-    """Keep what is about to be replaced by other scores, or by more of them; each date once for each of its fences."""
-    lake, scores = dates.any.lake, scores_table(dates.any.pipeline.name)
-    for table, where in ((scores, partitions), (features, of_dates)):
+def _supersede(dates: Dates, fences: Mapping[date, Fence], now: datetime) -> None:
+    """Keep what is about to be replaced by other rows, or by more of them; each date once for each of its fences."""
+    lake, name = dates.any.lake, dates.any.pipeline.name
+    tables: list[tuple[Table, Callable[[Collection[date]], str]]] = [(scores_table(name), partitions)]
+    if lake.has(f"features/{name}"):
+        # With all columns that it has: features.sql may not give some of them any more.
+        known = lake.read(f"features/{name}").drop("as_of_date").schema
+        tables.append((features_table(name, known), of_dates))
+    for table, where in tables:
         kept = superseded(table)
         lake.create(kept)
         marks = {f"{fence.app_id}/{fence.version - 1}": as_of for as_of, fence in fences.items()}

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from pyspark.sql import DataFrame
 
-from jobs.errors import Fenced
+from jobs.errors import TakenOver
 from jobs.lake import Lake
 from jobs.quality import Measure, Record, write
 from jobs.spec import Pipeline, Settings
@@ -146,7 +146,7 @@ class Staging:
         """Give a fresh folder to one attempt and remove it at the end, with what killed attempts left behind.
 
         Raises:
-            Fenced: another attempt, or an erasure, has removed this one's files before anything was committed.
+            TakenOver: another attempt, or an erasure, has removed this one's files before anything was committed.
         """
         files, own = self.lake.files, Staging(self.lake, f"{self.folder}/{uuid4().hex}")
         files.delete(self.folder)
@@ -163,7 +163,7 @@ class Staging:
         """Write a frame, and return it as it was written: what is audited later is what was staged, to the bit.
 
         Raises:
-            Fenced: the attempt's folder was removed, and so may be a part of what was written.
+            TakenOver: the attempt's folder was removed, and so may be a part of what was written.
         """
         path = self.lake.path(f"{self.folder}/{name}")
         frame.write.mode("overwrite").parquet(path)
@@ -172,7 +172,7 @@ class Staging:
 
     def _refuse_removed(self, cause: Exception | None = None) -> None:
         if not self.lake.files.has(f"{self.folder}/{MARK}"):
-            raise Fenced(
+            raise TakenOver(
                 f"{self.folder.rpartition('/')[0]}: another attempt took over, or a key is erased; this one changed "
                 "nothing more. Run the task again"
             ) from cause

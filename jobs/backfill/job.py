@@ -10,7 +10,7 @@ from itertools import groupby
 
 from expectations.errors import CheckBroken, ExpectationsFailed
 from jobs.choice import unrecorded
-from jobs.errors import BackfillIncomplete, DataFault, Fenced, ScorelineError
+from jobs.errors import BackfillIncomplete, DataFault, Fenced, ScorelineError, TakenOver
 from jobs.recorded import Recorded, recorded
 from jobs.registry import ModelVersion, VerifiedArtefact, fetch
 from jobs.run import Dates, Run, Staging
@@ -52,6 +52,7 @@ def backfill(run: Run, order: Order, say: Callable[[str], None]) -> None:
 
     Raises:
         BackfillIncomplete: dates were at fault; all others are scored.
+        TakenOver: another attempt at the same range began.
         DataFault: a source was never ingested.
     """
     _Backfill(run, order, say).work()
@@ -79,12 +80,16 @@ class _Backfill:
     def _tasks(self) -> list[Task]:
         """Return the dates that are not done."""
         runs = [replace(self.run, day=day) for day in self.order.days]
-        before = recorded(self.run.settings, self.run.pipeline, [run.as_of.date() for run in runs])
-        newest = newest_versions(self.run)
-        tasks = [task for run in runs if (task := self._task(run, newest, before.get(run.as_of.date())))]
+        tasks = self._open(runs)
         if self.done:
             self.say(f"{self.done} of {len(runs)} dates have the scores of their model already")
         return tasks
+
+    def _open(self, runs: list[Run]) -> list[Task]:
+        """Return which of the runs are not done, with what they are to be scored from as the tables are now."""
+        before = recorded(self.run.settings, self.run.pipeline, [run.as_of.date() for run in runs])
+        newest = newest_versions(self.run)
+        return [task for run in runs if (task := self._task(run, newest, before.get(run.as_of.date())))]
 
     def _task(self, run: Run, newest: dict[str, int], before: Recorded | None) -> Task | None:
         model = self.order.model or (before.model if before else None)
@@ -108,6 +113,8 @@ class _Backfill:
         dates, began = Dates([task.run for task in part], self._staging), time.monotonic()
         try:
             score_dates(dates, Wish(self._artefact(part[0].model), self.order.reading))
+        except TakenOver:  # whoever did goes on: to begin again would only do the same to them
+            raise
         except OF_DATES as fault:
             self._divide(part, fault)
         else:
@@ -116,15 +123,17 @@ class _Backfill:
             self.say(f"{dates}: {len(part)} dates in {seconds:.1f} s; {self.done} of {total} are done")
 
     def _divide(self, part: list[Task], fault: Exception) -> None:
-        if len(part) == 1:
+        left = self._open([task.run for task in part]) if isinstance(fault, Fenced) else part
+        if len(part) == 1 and left:
             as_of = part[0].run.as_of.date()
             self.faults[as_of] = fault
             self.say(f"{as_of}: {fault}")
             return
         LOG.info("%d dates in halves: %s", len(part), fault)
-        middle = len(part) // 2
-        for half in (part[:middle], part[middle:]):
-            self._score(half)
+        middle = len(left) // 2
+        for half in (left[:middle], left[middle:]):
+            for some in self._parts(half):
+                self._score(some)
 
     @cached_property
     def _staging(self) -> Staging:

@@ -91,7 +91,7 @@ def _when(row: dict[str, Any]) -> Any:
 
 def _last_run(measured: list[dict[str, Any]]) -> str:
     """Say what was run last: the newest measurement's run, with the steps that it left."""
-    last = max(measured, key=_when)
+    last = max(measured, key=lambda row: (_when(row), row["as_of"]))  # a range measures its dates at one moment
     mine = [row for row in measured if (row["run_id"], row["as_of"]) == (last["run_id"], last["as_of"])]
     steps = ", ".join(dict.fromkeys(row["step"] for row in sorted(mine, key=_when)))
     day = last["as_of"].date() - timedelta(days=1)

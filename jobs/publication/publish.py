@@ -56,7 +56,7 @@ class Warrant:
     @property
     def note(self) -> str:
         """What goes on record."""
-        return "" if self.kind == "due" else f"{self.kind}: {self.reason}"
+        return self.reason if self.kind == "due" else f"{self.kind}: {self.reason}"
 
 
 DUE = Warrant()
@@ -65,7 +65,7 @@ DUE = Warrant()
 def warrant(wish: str, reason: str) -> Warrant:
     """Return by what right a run's scores go live, as its parameter `publish` (newest, no, force) says, and why."""
     if wish == "newest":
-        return DUE
+        return Warrant("due", reason)
     return Warrant("forced", reason) if wish == "force" else Warrant("withheld", reason or "its run was told so")
 
 
@@ -252,7 +252,8 @@ class _Publication:
     def _history_only(self, newer: Head, *, is_live: bool) -> str:
         lost = f"went live last; Redis has lost it, and `scoreline republish {newer.pipeline}` brings it back"
         what = f"generation {newer.token} as of {instant(newer.as_of):%Y-%m-%d}"
-        return self._history(f"{what} is newer and {'stays live' if is_live else lost}")
+        asked = f"; it was run for: {self.warrant.reason}" if self.warrant.reason else ""
+        return self._history(f"{what} is newer and {'stays live' if is_live else lost}{asked}")
 
     def _history(self, note: str) -> str:
         rows = self.partition.tally.rows

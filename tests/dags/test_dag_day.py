@@ -10,11 +10,15 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from dags.command import RunCommand
 from dags.day import day_of, days_of, require_days
 from dags.errors import RunRefused
+from dags.params import CHOICES, DAYS, choices_of
 from dags.resolve import ResolveModel
+
+OF_A_DAY = DAG("of_a_day", schedule=None, params=CHOICES)
+OF_MANY = DAG("of_many", schedule=None, params={**DAYS, **CHOICES})
 
 
 def run_of(logical_date: datetime) -> Context:
-    return cast("Context", {"logical_date": logical_date})
+    return cast("Context", {"logical_date": logical_date, "dag": OF_A_DAY})
 
 
 def told(**params: object) -> dict[str, object]:
@@ -27,7 +31,7 @@ def test_a_run_without_a_date_is_refused_before_a_model_is_resolved() -> None:
         task = ResolveModel(task_id="resolve_model", arguments=["model", "resolve", "some_pipeline"])
 
     with pytest.raises(RunRefused, match=r"no data interval.*logical_date = 00:00 UTC of a day that is over"):
-        task.execute({})
+        task.execute(cast("Context", {"dag": OF_A_DAY}))
 
 
 class Store:
@@ -50,7 +54,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, store: Store, **params: object) -> li
     with DAG("recorded", schedule=None):
         task = ResolveModel(task_id="resolve_model", arguments=["model", "resolve", "some_pipeline"])
     day, run_id = datetime(1998, 6, 1, tzinfo=UTC), "scheduled__1998-06-01"
-    run = {"logical_date": day, "run_id": run_id, "task_state_store": store, "params": told(**params)}
+    dag = OF_MANY if "from" in params else OF_A_DAY
+    run = {"logical_date": day, "run_id": run_id, "task_state_store": store, "params": told(**params), "dag": dag}
     assert task.execute(cast("Context", run)) == {"name": "m", "version": "1", "digest": "d"}
     assert task.arguments[:3] == ["model", "resolve", "some_pipeline"]
     return task.arguments[3:]
@@ -95,15 +100,27 @@ def test_the_day_whose_model_is_recorded_is_that_of_the_run_and_a_range_has_none
 def test_a_publication_by_force_without_a_reason_is_refused_before_anything_runs() -> None:
     with DAG("forced", schedule=None):
         task = ResolveModel(task_id="resolve_model", arguments=["model", "resolve", "some_pipeline"])
-    run = {"logical_date": datetime(1998, 6, 1, tzinfo=UTC), "run_id": "r", "params": told(publish="force", reason=" ")}
+    params = told(publish="force", reason=" ")
+    run = {"logical_date": datetime(1998, 6, 1, tzinfo=UTC), "run_id": "r", "params": params, "dag": OF_A_DAY}
 
     with pytest.raises(RunRefused, match="give it the parameter `reason`"):
         task.execute(cast("Context", run))
 
 
+def test_what_a_dag_knows_nothing_of_is_refused_and_changes_no_day() -> None:
+    """Airflow hands on whatever a run is told."""
+    day = datetime(1998, 6, 1, tzinfo=UTC)
+    params = told(**{"from": "1998-05-01", "to": "1998-05-30"})
+    run = cast("Context", {"logical_date": day, "params": params, "dag": OF_A_DAY})
+
+    assert days_of(run) == (day, day)
+    with pytest.raises(RunRefused, match="no parameter from, to: it has restate, model, publish, reason"):
+        choices_of(run)
+
+
 def test_a_range_is_from_its_first_to_its_last_day_and_must_be_over() -> None:
     def run(first: str, last: str) -> Context:
-        return cast("Context", {"params": {"from": first, "to": last}})
+        return cast("Context", {"params": {"from": first, "to": last}, "dag": OF_MANY})
 
     span = run("1998-05-01", "1998-05-30")
     require_days(span)

@@ -113,7 +113,7 @@ def test_a_date_at_fault_is_named_and_the_others_are_done(shop: Project, model: 
 def test_who_scores_a_date_of_a_range_meanwhile_is_not_overwritten_by_it(
     shop: Project, model: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole part is refused then; in halves, and with what is there now, all of it is done."""
+    """The whole part is refused then; in halves, what they did not do is done."""
 
     def overtaken(*arguments: Any) -> None:
         monkeypatch.setattr("jobs.score.replace_partitions", replace_partitions)
@@ -122,7 +122,11 @@ def test_who_scores_a_date_of_a_range_meanwhile_is_not_overwritten_by_it(
 
     monkeypatch.setattr("jobs.score.replace_partitions", overtaken)
     said = fill(shop, model)
+    assert len(said) == 3, "two halves, for the part as a whole was refused"
     assert said[-1] == "all 3 dates are scored"
+    assert {row.run_id for row in shop.lake.read(SCORES).where(F.col("as_of_date") == AS_OFS[1]).collect()} == {
+        "faster"
+    }
     counts = [F.count_distinct("run_id"), F.count_distinct("key"), F.count("*")]
     for _, runs, keys, count in shop.lake.read(SCORES).groupBy("as_of_date").agg(*counts).collect():
         assert (runs, keys) == (1, count)
