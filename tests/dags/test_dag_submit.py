@@ -69,7 +69,8 @@ def test_a_job_that_succeeds_says_on_its_asset_what_it_made(tmp_path: Path) -> N
     task = job(tmp_path, "print('done')")
     events = OutletEventAccessors()
 
-    context = {"outlet_events": events, "logical_date": datetime(1998, 6, 1, tzinfo=UTC), "run_id": "some run"}
+    day, dag = datetime(1998, 6, 1, tzinfo=UTC), DAG("of_a_day", schedule=None)
+    context = {"outlet_events": events, "logical_date": day, "run_id": "some run", "dag": dag}
     task.execute(cast("Context", context))
 
     assert events[ASSET].extra == {"as_of": "1998-06-02T00:00:00+00:00", "run_id": "some run"}

@@ -124,6 +124,24 @@ def test_what_gets_further_rows_is_kept_too(filled: Project, model: ModelVersion
     assert replaced.count() == len(before)
 
 
+def test_features_that_others_replace_are_kept_also_where_no_score_moves(
+    filled: Project, model: ModelVersion, tmp_path: Path
+) -> None:
+    """Also with a feature that the SQL does not give any more."""
+    day = FIRST + timedelta(days=2)
+    for number in (1, 2):
+        marked = own_sql(filled, tmp_path / f"{number}", f"SELECT *, {number} AS mark FROM ({{features}}\n)")
+        score(marked.run(day), model.version, model.digest)
+    run = scored(filled, model, day)
+    scored(filled, model, day)
+    now = filled.lake.read("features/purchase_propensity").where(F.col("as_of_date") == run.as_of.date())
+    assert {row.mark for row in now.collect()} == {None}
+    for table, many in (("features", {1: now.count(), 2: now.count()}), ("scores", {"test": 2 * now.count()})):
+        kept = filled.lake.read(f"{table}_superseded/purchase_propensity")
+        by = kept.where(F.col("as_of_date") == run.as_of.date()).groupBy("mark" if table == "features" else "run_id")
+        assert {row[0]: row["count"] for row in by.count().collect()} == many
+
+
 @pytest.mark.parametrize("holds", ["files", "rows"])
 def test_a_zombie_commits_nothing(
     filled: Project, model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: str
