@@ -170,9 +170,7 @@ def test_a_model_is_the_champion_the_recorded_one_or_a_version(
     with pytest.raises(DataFault, match=r"no scores as of 1998-05-30.* choose `champion` or the number of a version"):
         chosen(settings, pipeline, "recorded", AS_OFS[1])
     renamed = pipeline.model_copy(update={"model": pipeline.model.model_copy(update={"name": "other"})})
-    with pytest.raises(
-        DataFault, match=r"the pipeline's model is other now: `scoreline backfill \S+ --model recorded`"
-    ):
+    with pytest.raises(DataFault, match=r"model is other now: `scoreline backfill \S+ --model recorded`"):
         chosen(settings, renamed, "recorded", AS_OFS[0])
     name = str(tmp_path)
     first = chosen_for_run(settings, pipeline, "recorded", (name, AS_OFS[0]))
