@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
-from itertools import groupby
 
 from expectations.errors import CheckBroken, ExpectationsFailed
 from jobs.choice import unrecorded
@@ -42,7 +41,7 @@ class Task:
     @property
     def way(self) -> tuple[object, ...]:
         """What dates that are scored in one pass have in common."""
-        return self.model.version, self.model.digest, sorted(self.versions.items())
+        return self.model.name, self.model.version, self.model.digest, *sorted(self.versions.items())
 
 
 def backfill(run: Run, order: Order, say: Callable[[str], None]) -> None:
@@ -71,7 +70,7 @@ class _Backfill:
 
     def work(self) -> None:
         for part in self._parts(self._tasks()):
-            self._score(part)
+            self._score_left(part)
         total = len(self.order.days)
         if self.faults:
             raise _incomplete(self.run.pipeline.name, self.faults, total)
@@ -104,15 +103,27 @@ class _Backfill:
         return Task(run, model, pins(newest, before))
 
     def _parts(self, tasks: list[Task]) -> Iterator[list[Task]]:
-        for _, alike in groupby(tasks, key=lambda task: task.way):
-            group = list(alike)
+        groups: dict[tuple[object, ...], list[Task]] = {}
+        for task in tasks:
+            groups.setdefault(task.way, []).append(task)
+        for group in groups.values():
             yield from (group[start : start + self.order.chunk] for start in range(0, len(group), self.order.chunk))
+
+    def _score_left(self, part: list[Task]) -> None:
+        """Score what others did not do meanwhile, from what is on record by now."""
+        for some in self._parts(self._open([task.run for task in part])):
+            self._score(some)
 
     def _score(self, part: list[Task]) -> None:
         """Score a part, or those dates of it that are not at fault."""
         dates, began = Dates([task.run for task in part], self._staging), time.monotonic()
         try:
-            score_dates(dates, Wish(self._artefact(part[0].model), self.order.reading))
+            artefact = self._artefact(part[0].model)
+        except DataFault as fault:  # of all its dates
+            self._give_up(part, fault)
+            return
+        try:
+            score_dates(dates, Wish(artefact, self.order.reading))
         except TakenOver:  # whoever did goes on: to begin again would only do the same to them
             raise
         except OF_DATES as fault:
@@ -124,16 +135,18 @@ class _Backfill:
 
     def _divide(self, part: list[Task], fault: Exception) -> None:
         left = self._open([task.run for task in part]) if isinstance(fault, Fenced) else part
-        if len(part) == 1 and left:
-            as_of = part[0].run.as_of.date()
-            self.faults[as_of] = fault
-            self.say(f"{as_of}: {fault}")
+        if len(part) == 1:
+            if left:
+                self._give_up(part, fault)
             return
         LOG.info("%d dates in halves: %s", len(part), fault)
         middle = len(left) // 2
         for half in (left[:middle], left[middle:]):
-            for some in self._parts(half):
-                self._score(some)
+            self._score_left(half)
+
+    def _give_up(self, part: list[Task], fault: Exception) -> None:
+        self.faults |= {task.run.as_of.date(): fault for task in part}
+        self.say(f"{Dates([task.run for task in part], self._staging)}: {fault}")
 
     @cached_property
     def _staging(self) -> Staging:
