@@ -127,9 +127,10 @@ class Erasure:
         lake.create(rewritten_table())
         unended = self._tombstones.unended
         barred = {source for row in unended if row["key_hash"] == self.mark for source in row["sources"]}
+        resume = {*unstopped, *(name for row in unended for name in json.loads(row["told"])["streams"])}
         if set(self.scope.bars) - barred:
-            self._write(BEGUN, {"streams": unstopped})
-        return {*unstopped, *(name for row in unended for name in json.loads(row["told"])["streams"])}
+            self._write(BEGUN, {"streams": sorted(resume)})
+        return resume
 
     def _end(self) -> None:
         self._write(DONE, {"found": self.found})

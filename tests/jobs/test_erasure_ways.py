@@ -9,6 +9,7 @@ import pytest
 
 from jobs.erasure.erase import Erasure, Place
 from jobs.erasure.scope import scope_of
+from jobs.erasure.tombstones import Tombstones
 from jobs.erasure.undeclared import refuse_undeclared
 from jobs.errors import Fenced, FileFault, UndeclaredData
 from jobs.ingest import ingest
@@ -111,6 +112,17 @@ def test_whatever_ends_an_erasure_says_which_streams_wait_for_it(
         list(erasure(project, store).run())
     assert "the streams of purchase_propensity stand still until this erasure is run again" in caplog.text
     assert store.ask("EXISTS", stream_wish_key("purchase_propensity"))
+
+
+def test_a_stream_that_another_erasure_has_stopped_runs_again_after_each_of_them(
+    project: Project, store: Store
+) -> None:
+    assert erasure(project, store, "1")._begin(["purchase_propensity"]) == {"purchase_propensity"}
+    second = erasure(project, store, "2")
+    assert second._begin([]) == {"purchase_propensity"}
+    erasure(project, store, "1")._end()
+    assert second._begin([]) == {"purchase_propensity"}, "its own row says so"
+    assert [row["key_hash"] for row in Tombstones(project.settings).unended] == [second.mark]
 
 
 def test_what_nobody_declares_any_more_is_named_before_a_key_goes_out_of_everything(
