@@ -120,18 +120,17 @@ class Erasure:
     def _begin(self, unstopped: list[str]) -> set[str]:
         """Write the tombstone, before anything else; return whose streams run again at the end.
 
-        An erasure that was killed has stopped some: its own row says which.
+        An erasure that was killed, or is at work on another key, has stopped some: its row says which.
         """
         lake = self.place.lake
         lake.create(erasures_table())
         lake.create(rewritten_table())
-        mine = [row for row in self._tombstones.rows if row["key_hash"] == self.mark]
-        ended = max((row["at"] for row in mine if row["event"] == DONE), default=None)
-        begun = [row for row in mine if row["event"] == BEGUN and (ended is None or row["at"] > ended)]
-        missing = set(self.scope.bars) - {source for row in mine for source in row["sources"]}
-        if not begun or missing:
-            self._write(BEGUN, {"streams": unstopped})
-        return {*unstopped, *(name for row in begun for name in json.loads(row["told"])["streams"])}
+        unended = self._tombstones.unended
+        barred = {source for row in unended if row["key_hash"] == self.mark for source in row["sources"]}
+        resume = {*unstopped, *(name for row in unended for name in json.loads(row["told"])["streams"])}
+        if set(self.scope.bars) - barred:
+            self._write(BEGUN, {"streams": sorted(resume)})
+        return resume
 
     def _end(self) -> None:
         self._write(DONE, {"found": self.found})

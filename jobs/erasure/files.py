@@ -4,7 +4,7 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -27,7 +27,6 @@ from jobs.tables import Column, Table
 
 NAME = "erasures_files"
 CHUNK = 2**20
-LONGEST = 300  # characters of a header that is told
 TRIES = 20
 PREFIX = ".erasing-"  # such a file is no delivery, whatever becomes of it
 GRACE = timedelta(minutes=10)  # what is older of them was left by an erasure that was killed
@@ -163,22 +162,18 @@ class Landing:
         return f"{PREFIX}{self.mark[:12]}-"
 
     def _counted(self, file: File) -> int:
-        try:
+        with _faults_of(file):
             return sum(is_of_key for _, is_of_key in self._judged(file))
-        except (OSError, pa.ArrowException) as fault:
-            raise _unreadable(file, fault) from fault
 
     def _rewritten(self, file: File) -> int:
         gone = self._counted(file)
-        for _ in range(TRIES if gone else 0):
-            try:
+        if not gone:
+            return 0
+        for _ in range(TRIES):
+            with _faults_of(file):
                 if self._is_replaced(file):
                     return gone
-            except (OSError, pa.ArrowException) as fault:
-                raise _unreadable(file, fault) from fault
-        if gone:
-            raise Fenced(f"{file.name}: others rewrote it at the same moment, {TRIES} times: run the erasure again")
-        return 0
+        raise Fenced(f"{file.name}: others rewrote it at the same moment, {TRIES} times: run the erasure again")
 
     def _is_replaced(self, file: File) -> bool:
         """Put what is left of a file in its place, unless another one is there by now; return whether that is so."""
@@ -211,8 +206,7 @@ class Landing:
         if self.entity_key not in columns:
             raise FileFault(
                 f"{file.name}:1: no column is called {self.entity_key}, so that nobody can tell which lines are the "
-                f"key's (found {','.join(columns)[:LONGEST]}); put the right header above its lines, or take it out "
-                "of the landing folder"
+                "key's; put the right header above them, or take the file out of the landing folder"
             )
         return Lines(self.key, columns, self.entity_key)
 
@@ -226,8 +220,15 @@ class Landing:
         write_deltalake(self.settings.table(NAME), pa.table({**row, "at": at}), mode="append")
 
 
-def _unreadable(file: File, fault: Exception) -> FileFault:
-    return FileFault(f"{file.name}: it cannot be read or rewritten without the key ({fault}); make it readable")
+@contextmanager
+def _faults_of(file: File) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, csv.Error) as fault:
+        raise FileFault(
+            f"{file.name}: it cannot be read or rewritten without the key ({fault}); make it readable, or take it out "
+            "of the landing folder"
+        ) from fault
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:

@@ -89,6 +89,12 @@ class Tombstones:
         """All rows of the table."""
         return self._look()[1]
 
+    @property
+    def unended(self) -> list[dict[str, Any]]:
+        """The rows of erasures that have begun and not ended."""
+        rows = self.rows
+        return [row for row in rows if row["event"] == BEGUN and not _has_ended(row, rows)]
+
     def of(self, source: str, columns: Container[str]) -> list[Erased]:
         """Return the erased keys of a source, for each of its `columns` that was an entity key of some of them.
 
@@ -109,9 +115,8 @@ class Tombstones:
         Raises:
             ErasureKeyLost: there are some, and not the secret to tell them by.
         """
-        mine = [row for row in self.rows if row["entity_key"] == entity_key]
-        open_ = {row["key_hash"] for row in mine if row["event"] == BEGUN and not _has_ended(row, mine)}
-        return self._erased([row for row in mine if row["key_hash"] in open_]) if open_ else None
+        mine = [row for row in self.unended if row["entity_key"] == entity_key]
+        return self._erased(mine) if mine else None
 
     def require(self, secret: Secret) -> None:
         """Raise `ErasureKeyLost` where keys were erased with another secret."""

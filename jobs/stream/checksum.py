@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyarrow.fs import FileSystem
 
+from jobs.arrowfiles import arrow_files
+
 LOG = logging.getLogger(__name__)
 SAME = ("metadata", "protocol")
 
@@ -37,7 +39,7 @@ class Checksums:
             LOG.warning("%s: no checksums are written, and Spark takes longer to follow it: %s", self.path, fault)
 
     def _write(self, table: DeltaTable) -> None:
-        files, folder = FileSystem.from_uri(self.path)
+        files, folder = arrow_files(self.path)
         version = table.version()
         if not self._knows(table, files, f"{folder}/{_name(version - 1)}"):
             return

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
+from jobs.erasure.tombstones import without_erased
 from jobs.staging import DELIVERY
 from jobs.stream.site import Site
 from jobs.stream.touched import histories
@@ -77,8 +78,9 @@ def start(site: Site, process: Callable[[DataFrame, int], None], checkpoint: str
     """Start the query over the pipeline's events, and return it; `process` gets histories and the batch's number."""
     spark = site.lake.spark
     reader = spark.readStream.format("delta").option("maxFilesPerTrigger", WHOLE_COMMITS)
-    # Only an erasure changes events, and it begins the state anew.
-    events = reader.option("skipChangeCommits", value=True).load(site.lake.path(site.events))
+    # Only an erasure changes events, and it begins the state anew: so the tombstones of now are all for this query.
+    found = reader.option("skipChangeCommits", value=True).load(site.lake.path(site.events))
+    events = without_erased(found, site.settings, site.events)
     touched = histories(events.drop(*DELIVERY), site.pipeline.entity_key)
     writer = touched.writeStream.outputMode("update").foreachBatch(process)
     every = f"{site.stream.every_ms} milliseconds"

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.erasure.tombstones import Tombstones
+from jobs.erasure.tombstones import Tombstones, without_erased
 from jobs.errors import Overtaken, StreamEnded
 from jobs.registry import ModelVersion
 from jobs.staging import DELIVERY
@@ -99,7 +99,8 @@ class Scorer:
     def _arrived(self, events: DataFrame, after: datetime, now: datetime) -> DataFrame:
         """Return all events, each once, of the keys of which one has arrived after `after` and up to `now`."""
         arrived = events.where((F.col("arrived_at") > F.lit(after)) & (F.col("arrived_at") <= F.lit(now)))
-        touched = events.join(arrived.select(self.key).distinct(), self.key, "left_semi").drop(*DELIVERY)
+        found = events.join(arrived.select(self.key).distinct(), self.key, "left_semi").drop(*DELIVERY)
+        touched = without_erased(found, self.site.settings, self.site.events)
         return visible_once(short_histories(touched, self.key, self.site.stream.longest_history), self.key, now)
 
     def _scored(self, head: Head, part: Part) -> tuple[Scored, Origin]:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem
 
+from jobs.arrowfiles import arrow_files
+
 # Spark lists the log three times a micro-batch, at 13 us a file: these are 2,400 files at four commits a second.
 KEPT = timedelta(minutes=10)
 CHECKSUMS = 20  # of which the newest alone is ever read
@@ -46,7 +48,7 @@ def tidy(table: str, read: int, newest: int) -> int:
     Raises:
         OSError, ValueError: the log cannot be listed or changed there.
     """
-    files, folder = FileSystem.from_uri(f"{table}/_delta_log")
+    files, folder = arrow_files(f"{table}/_delta_log")
     old, in_checkpoint = datetime.now(UTC) - KEPT, min(read, _checkpoint(files, folder))
     needless = [
         each.path

@@ -38,7 +38,7 @@ def test_a_file_that_does_not_name_the_key_is_refused_before_any_is_rewritten(
 ) -> None:
     source = dict(project.pipeline().sources)["transactions"]
     project.deliver(DAY, ["42,1"], "other.csv", "customer,cds")
-    with pytest.raises(FileFault, match=r"other\.csv:1: no column is called customer_id.* \(found customer,cds\); put"):
+    with pytest.raises(FileFault, match=r"other\.csv:1: no column is called customer_id, .* put the"):
         landing.count(source)
 
 

@@ -39,3 +39,5 @@ def test_what_the_stream_had_goes_and_events_that_come_again_are_not_scored(
         assert score_bits(fresh) == by_batch(shop, fresh)
         assert not lake.read(EVENTS).where(f"customer_id = '{KEY}'").isEmpty()
         assert lake.read(live).where(f"key = '{KEY}'").isEmpty()
+        known = [told["stateOperators"][0]["numRowsTotal"] for told in shop.query.recentProgress]
+        assert max(known) == lake.read(EVENTS).where(f"customer_id <> '{KEY}'").select("customer_id").distinct().count()

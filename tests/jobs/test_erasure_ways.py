@@ -1,5 +1,6 @@
 """The ways in: no pipeline brings an erased key, under whatever key it runs, and none that read it before."""
 
+import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,14 @@ import pytest
 
 from jobs.erasure.erase import Erasure, Place
 from jobs.erasure.scope import scope_of
+from jobs.erasure.tombstones import Tombstones
 from jobs.erasure.undeclared import refuse_undeclared
-from jobs.errors import Fenced, UndeclaredData
+from jobs.errors import Fenced, FileFault, UndeclaredData
 from jobs.ingest import ingest
 from jobs.spec import load_pipelines
 from serving.clock import Clock
+from serving.errors import StoreUnavailable
+from serving.keys import stream_wish_key
 from serving.store import Store
 from tests.jobs.conftest import DAY
 from tests.project import Project, purchases, scored
@@ -22,10 +26,14 @@ KEY = "00042"
 EVENTS, QUARANTINE, SCORES = "events/transactions", "quarantine/transactions", "scores/purchase_propensity"
 
 
+def erasure(project: Project, store: Store, key: str = KEY) -> Erasure:
+    scope = scope_of(project.pipeline(), load_pipelines(project.settings.pipelines))
+    return Erasure(Place(project.lake, project.settings, store, Clock()), scope, key)
+
+
 def begin(project: Project, store: Store, key: str = KEY) -> None:
     """Put the tombstone of a customer, which is the first step of an erasure."""
-    scope = scope_of(project.pipeline(), load_pipelines(project.settings.pipelines))
-    Erasure(Place(project.lake, project.settings, store, Clock()), scope, key)._begin([])
+    erasure(project, store, key)._begin([])
 
 
 def keys(project: Project, table: str, column: str) -> set[str]:
@@ -83,6 +91,38 @@ def test_an_attempt_whose_files_were_removed_ends_though_its_next_write_succeeds
         with pytest.raises(Fenced, match="another attempt took over, or a key is erased"):
             own.write(project.spark.range(3).toDF("n"), "rows")
     assert not project.lake.files.has(own.folder)
+
+
+def test_a_landing_file_that_cannot_be_read_is_told_before_anything_is_touched(project: Project, store: Store) -> None:
+    project.deliver_bytes(DAY, gzip.compress(b"customer_id,purchase_date,cds,amount\n" * 99)[:-9], "cut.csv.gz")
+    with pytest.raises(FileFault, match=r"cut\.csv\.gz: it cannot be read"):
+        list(erasure(project, store).run())
+    assert not project.lake.has("erasures")
+    assert not store.ask("EXISTS", stream_wish_key("purchase_propensity"))
+
+
+def test_whatever_ends_an_erasure_says_which_streams_wait_for_it(
+    project: Project, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cut(_: object) -> None:
+        raise StoreUnavailable("Redis is away")
+
+    monkeypatch.setattr(Erasure, "_looks", cut)
+    with pytest.raises(StoreUnavailable):
+        list(erasure(project, store).run())
+    assert "the streams of purchase_propensity stand still until this erasure is run again" in caplog.text
+    assert store.ask("EXISTS", stream_wish_key("purchase_propensity"))
+
+
+def test_a_stream_that_another_erasure_has_stopped_runs_again_after_each_of_them(
+    project: Project, store: Store
+) -> None:
+    assert erasure(project, store, "1")._begin(["purchase_propensity"]) == {"purchase_propensity"}
+    second = erasure(project, store, "2")
+    assert second._begin([]) == {"purchase_propensity"}
+    erasure(project, store, "1")._end()
+    assert second._begin([]) == {"purchase_propensity"}, "its own row says so"
+    assert [row["key_hash"] for row in Tombstones(project.settings).unended] == [second.mark]
 
 
 def test_what_nobody_declares_any_more_is_named_before_a_key_goes_out_of_everything(

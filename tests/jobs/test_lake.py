@@ -6,8 +6,9 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -50,6 +51,25 @@ def test_of_two_with_one_fence_the_second_is_told(lake: Lake) -> None:
     with pytest.raises(Fenced, match="a/1998-06-01 committed first"):
         lake.replace(rows(lake, DAY, 2), "t", "day = '1998-06-01'", zombie)
     assert numbers(lake) == [1]
+
+
+def test_who_holds_a_fence_from_before_a_key_was_erased_writes_nothing(lake: Lake) -> None:
+    fence = lake.fence("t", "a/1")
+    write_deltalake(lake.path("erasures"), pa.table({"key_hash": ["1"]}))  # without Spark, as another process does
+    with pytest.raises(Fenced, match="a key was erased while this attempt was at work"):
+        lake.append(rows(lake, DAY, 1), "t", fence)
+    lake.append(rows(lake, DAY, 2), "t", lake.fence("t", "a/1"))
+    assert numbers(lake) == [2]
+
+
+def test_a_key_that_is_erased_while_files_are_written_is_noticed_before_the_commit(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence, versions = lake.fence("t", "a/1"), iter([-1, 0])
+    monkeypatch.setattr(Lake, "erasures", lambda _: next(versions))
+    with pytest.raises(Fenced, match="a key was erased"):
+        lake.append(rows(lake, DAY, 1), "t", fence)
+    assert numbers(lake) == []
 
 
 def test_a_commit_is_found_behind_many_others(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
