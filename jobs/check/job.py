@@ -1,7 +1,9 @@
 """The check of a pipeline: its files, its model, its history, and a trial of its SQL on a sample."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from jobs.check.cost import Cost
 from jobs.check.files import Files
@@ -13,6 +15,7 @@ from jobs.check.planted import Garden
 from jobs.check.sample import Sample, read_sample
 from jobs.check.trial import Trial
 from jobs.check.worlds import Probe
+from jobs.errors import DataFault
 from jobs.features import SPINE
 from jobs.lake import Lake
 from jobs.spec import Pipeline, Settings
@@ -45,16 +48,28 @@ class Check:
         sample = self._sample(files)
         yield fine("sample", sample.origin)
         trial = Trial(Probe(self.lake.spark, self.pipeline), Garden(self.pipeline, sample), files.sql)
-        for judge in (trial.of_population, trial.of_features, trial.of_labels):
-            found: list[Finding] = []
-            with faults_of(f"{judge.__name__.removeprefix('of_')}.sql", found):
-                found += judge()
-            yield from found
-            if judge == trial.of_population and not len(trial.spine):
-                return
+        yield from _said("population.sql", trial.of_population)
+        populated = False
+        with suppress(DataFault):  # which has been said
+            populated = len(trial.spine) > 0
+        if not populated:
+            return
+        features = _said("features.sql", trial.of_features)
+        yield from features
+        yield from _said("labels.sql", trial.of_labels)
         if self.pipeline.stream is not None:
-            yield self.cost.of(trial.probe, files.sql["features"], trial.base, trial.newest)
+            cost = partial(self.cost.of, trial.probe, files.sql["features"], trial.base, trial.newest)
+            # What cannot be computed has been said.
+            yield from (each for each in _said("features.sql", lambda: [cost()]) if each not in features)
 
     def _sample(self, files: Files) -> Sample:
         found = self.sample or read_sample(self.lake, self.pipeline)
         return made_sample(self.lake.spark, self.pipeline, files.suites) if found is None else found
+
+
+def _said(about: str, judge: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Return what a judge says, with what its SQL is refused for when it runs."""
+    found: list[Finding] = []
+    with faults_of(about, found):
+        found += judge()
+    return found

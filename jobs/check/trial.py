@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -81,11 +82,12 @@ class Trial:
             )
         if not base:
             yield faulty(POPULATION, f"nobody is in the population at any of {self._dates}; does it ask for too much?")
-        if rows_of(self.populations[SHUFFLED]) != base:
+        steady = rows_of(self.populations[SHUFFLED]) == base
+        if not steady:
             yield faulty(POPULATION, f"column key: {ORDER}order by a unique column, such as event_id, last")
         found = [*self._early(base.keys())]
         yield from found
-        if not found and twice is None:
+        if base and steady and not found and twice is None:
             yield fine(POPULATION, f"keys are unique, and see nothing later than as_of ({len(base)} at {self._dates})")
 
     def of_features(self) -> Iterator[Finding]:
@@ -124,9 +126,9 @@ class Trial:
     def _features(self) -> dict[str, pa.Table]:
         worlds = dict(self.worlds)
         if self.sample.dimensions:
-            worlds[LATER] = World(
-                self.base.events, {name: self._later(rows) for name, rows in self.sample.dimensions.items()}
-            )
+            key, when = self.garden.pipeline.entity_key, self.sample.newest + DAY
+            later = {name: with_attributes_of_others(rows, key, when) for name, rows in self.sample.dimensions.items()}
+            worlds[LATER] = World(self.base.events, later)
         found = self.probe.features(self.sql["features"], worlds, self.spine)
         if self.garden.pipeline.stream is not None:
             half = World(self.garden.of_half(self.base.events, self._half), self.sample.dimensions)
@@ -187,21 +189,21 @@ class Trial:
         events = self.base.events
         return World(events.take(chance.permutation(len(events))), rows, PARTS)
 
-    def _later(self, rows: pa.Table) -> pa.Table:
-        """Return a dimension with one more delivery, after as_of: each key has the attributes of another."""
-        last = rows.group_by(self.garden.pipeline.entity_key).aggregate([]) if len(rows) else rows
-        keys = last[self.garden.pipeline.entity_key]
-        others = rows.slice(0, len(keys))
-        when = pa.repeat(pa.scalar(self.sample.newest + DAY, pa.timestamp("us", "UTC")), len(keys))
-        place = others.column_names.index
-        key = self.garden.pipeline.entity_key
-        moved = others.set_column(place(key), key, keys.cast(pa.string()))
-        moved = moved.set_column(place("valid_from"), rows.schema.field("valid_from"), when)
-        return pa.concat_tables([rows, moved.cast(rows.schema)])
-
     @property
     def _dates(self) -> str:
         return ", ".join(f"{as_of:%Y-%m-%d}" for as_of in self.sample.as_ofs)
+
+
+def with_attributes_of_others(rows: pa.Table, key: str, when: datetime) -> pa.Table:
+    """Return the rows of a dimension with one more delivery, valid from `when`: each key has another's attributes."""
+    keys = rows.group_by(key).aggregate([])[key] if len(rows) else rows[key]
+    # Not those of the same place, which with one row a key are its own.
+    others = rows.take([(number + 1) % len(rows) for number in range(len(keys))])
+    place = others.column_names.index
+    moved = others.set_column(place(key), key, keys.cast(pa.string()))
+    times = pa.repeat(pa.scalar(when, pa.timestamp("us", "UTC")), len(keys))
+    moved = moved.set_column(place("valid_from"), rows.schema.field("valid_from"), times)
+    return pa.concat_tables([rows, moved.cast(rows.schema)])
 
 
 def _of_rule(rule: Rule, found: list[Difference]) -> Finding:

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
@@ -17,6 +19,7 @@ from jobs.check.findings import Finding
 from jobs.check.job import Check
 from jobs.check.model import champion
 from jobs.check.sample import Sample, read_sample
+from jobs.check.trial import with_attributes_of_others
 from jobs.registry import DIGEST, ModelVersion
 from tests.conftest import ROOT
 from tests.e2e.test_second_pipeline import PIPELINE as SECOND
@@ -200,6 +203,25 @@ def test_what_a_stream_cannot_do_is_a_fault_where_one_is_declared(
     path = copy.root / YAML
     path.write_text(with_stream(path.read_text(), ""))
     assert faults(check(copy, Cost(0)).findings()) == []
+
+
+def test_sql_that_fails_when_it_runs_is_told_once_and_the_rest_is_checked(filled: Project, tmp_path: Path) -> None:
+    register_small(filled.settings.mlflow_uri, tmp_path)
+    planted = f"{COLUMN}, CAST(1 / (spent - spent) AS DOUBLE) AS planted"
+    found = list(check(edited(filled, tmp_path, FEATURES, COLUMN, planted)).findings())
+    (told,) = faults(iter(found))
+    assert "features.sql" in told
+    assert "DIVIDE_BY_ZERO" in told
+    assert "labels.sql: looks at the horizon and no further" in "\n".join(each.line for each in found)
+
+
+def test_later_attributes_are_those_of_another_key_also_with_one_row_a_key() -> None:
+    when, later = datetime(1998, 1, 1, tzinfo=UTC), datetime(1998, 6, 3, tzinfo=UTC)
+    rows = pa.table({"shop": ["a", "b", "c"], "size": [1, 2, 3], "valid_from": [when] * 3})
+    rows = rows.cast(rows.schema.set(2, pa.field("valid_from", pa.timestamp("us", "UTC"))))
+    found = with_attributes_of_others(rows, "shop", later).slice(3).to_pylist()
+    assert [(row["shop"], row["size"]) for row in found] == [("a", 2), ("b", 3), ("c", 1)]
+    assert {row["valid_from"] for row in found} == {later}
 
 
 def test_the_label_looks_at_the_horizon_and_no_further(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
