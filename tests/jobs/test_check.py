@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,17 @@ OWN = "FROM events AS x WHERE x.customer_id = history.key"
 
 
 SAMPLES: dict[Path, Sample] = {}
+
+
+@pytest.fixture(scope="module")
+def filled(filled: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The days of purchases with a registry of its own: whoever else registers a model moves the other's champion."""
+    return replace(filled, registry=f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def model(filled: Project, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
+    return register_small(filled.settings.mlflow_uri, tmp_path_factory.mktemp("report"))
 
 
 def check(project: Project, cost: Cost | None = None) -> Check:
