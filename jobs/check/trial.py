@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from jobs.check.bits import Difference, differences, named, rows_of
 from jobs.check.findings import Finding, faulty, fine, noted
 from jobs.check.planted import ATTRIBUTES, BEYOND, RULES, STRANGER, TOGETHER, Garden, Rule
-from jobs.check.sample import DAY, Sample
+from jobs.check.sample import Sample
 from jobs.check.worlds import Probe, World
 from jobs.features import SPINE
 from jobs.sqlfile import SqlFile
@@ -124,9 +124,9 @@ class Trial:
     def _features(self) -> dict[str, pa.Table]:
         worlds = dict(self.worlds)
         if self.sample.dimensions:
-            worlds[LATER] = World(
-                self.base.events, {name: self._later(rows) for name, rows in self.sample.dimensions.items()}
-            )
+            keys = sorted(set(self.spine["key"].to_pylist()))
+            later = {name: self.garden.later(rows, keys) for name, rows in self.sample.dimensions.items()}
+            worlds[LATER] = World(self.base.events, later)
         found = self.probe.features(self.sql["features"], worlds, self.spine)
         if self.garden.pipeline.stream is not None:
             half = World(self.garden.of_half(self.base.events, self._half), self.sample.dimensions)
@@ -186,18 +186,6 @@ class Trial:
         rows = {name: each.take(chance.permutation(len(each))) for name, each in self.sample.dimensions.items()}
         events = self.base.events
         return World(events.take(chance.permutation(len(events))), rows, PARTS)
-
-    def _later(self, rows: pa.Table) -> pa.Table:
-        """Return a dimension with one more delivery, after as_of: each key has the attributes of another."""
-        last = rows.group_by(self.garden.pipeline.entity_key).aggregate([]) if len(rows) else rows
-        keys = last[self.garden.pipeline.entity_key]
-        others = rows.slice(0, len(keys))
-        when = pa.repeat(pa.scalar(self.sample.newest + DAY, pa.timestamp("us", "UTC")), len(keys))
-        place = others.column_names.index
-        key = self.garden.pipeline.entity_key
-        moved = others.set_column(place(key), key, keys.cast(pa.string()))
-        moved = moved.set_column(place("valid_from"), rows.schema.field("valid_from"), when)
-        return pa.concat_tables([rows, moved.cast(rows.schema)])
 
     @property
     def _dates(self) -> str:

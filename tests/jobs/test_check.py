@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
@@ -16,9 +17,14 @@ from jobs.check.cost import Cost
 from jobs.check.files import Files
 from jobs.check.findings import Finding
 from jobs.check.job import Check
+from jobs.check.made import KEYS, made_sample
 from jobs.check.model import champion
+from jobs.check.planted import Garden
 from jobs.check.sample import Sample, read_sample
+from jobs.check.trial import Trial
+from jobs.check.worlds import Probe
 from jobs.registry import DIGEST, ModelVersion
+from jobs.sqlfile import pipeline_sql
 from tests.conftest import ROOT
 from tests.e2e.test_second_pipeline import PIPELINE as SECOND
 from tests.e2e.test_second_pipeline import write_project
@@ -197,6 +203,28 @@ def test_a_pipeline_without_events_is_tried_on_rows_made_for_it(spark: SparkSess
     sql.write_text(sql.read_text().replace("d.valid_from <= s.as_of AND s.as_of < d.valid_to", "s.as_of < d.valid_to"))
     found = list(second.findings())
     assert [line for line in faults(iter(found)) if "rows of dimensions that are delivered after as_of" in line], found
+
+
+@pytest.mark.parametrize("models", ["AB", "A"])
+def test_a_dimension_with_one_row_a_key_has_later_rows_too(spark: SparkSession, tmp_path: Path, models: str) -> None:
+    """Of other attributes, or they are no change; of none, where all rows say the same."""
+    write_project(tmp_path)
+    project = Project(tmp_path / "own", spark, tmp_path)
+    pipeline = project.pipeline(SECOND)
+    sample = made_sample(spark, pipeline, {})
+    first = sample.dimensions["stations"].take(list(range(0, 2 * KEYS, 2)))
+    named = pa.array([models[number % len(models)] for number in range(len(first))])
+    first = first.set_column(first.column_names.index("model"), "model", named)
+    sql = pipeline_sql(project.settings, pipeline, "features")
+    was = "d.valid_from <= s.as_of AND s.as_of < d.valid_to"
+    assert was in sql.text
+    blind = replace(sql, text=sql.text.replace(was, "s.as_of < d.valid_to"))
+    garden = Garden(pipeline, replace(sample, dimensions={"stations": first}))
+    population = pipeline_sql(project.settings, pipeline, "population")
+    for features, is_fault in ((sql, False), (blind, True)):
+        trial = Trial(Probe(spark, pipeline), garden, {"population": population, "features": features})
+        found = [each for each in trial.of_features() if "later attributes" in each.said]
+        assert [each.is_fault for each in found] == [is_fault], found
 
 
 def test_what_a_stream_cannot_do_is_a_fault_where_one_is_declared(
