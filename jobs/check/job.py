@@ -11,7 +11,7 @@ from jobs.check.made import made_sample
 from jobs.check.model import champion
 from jobs.check.planted import Garden
 from jobs.check.sample import Sample, read_sample
-from jobs.check.trial import Trial
+from jobs.check.trial import FEATURES, LABELS, POPULATION, Trial
 from jobs.check.worlds import Probe
 from jobs.features import SPINE
 from jobs.lake import Lake
@@ -45,16 +45,29 @@ class Check:
         sample = self._sample(files)
         yield fine("sample", sample.origin)
         trial = Trial(Probe(self.lake.spark, self.pipeline), Garden(self.pipeline, sample), files.sql)
-        for judge in (trial.of_population, trial.of_features, trial.of_labels):
-            found: list[Finding] = []
-            with faults_of(f"{judge.__name__.removeprefix('of_')}.sql", found):
-                found += judge()
-            yield from found
-            if judge == trial.of_population and not len(trial.spine):
-                return
+        found: list[Finding] = []
+        is_somebody = False
+        with faults_of(POPULATION, found):
+            found += trial.of_population()
+            is_somebody = len(trial.spine) > 0
+        yield from found
+        if is_somebody:
+            yield from _judged(FEATURES, self._of_features(trial))
+            yield from _judged(LABELS, trial.of_labels())
+
+    def _of_features(self, trial: Trial) -> Iterator[Finding]:
+        yield from trial.of_features()
         if self.pipeline.stream is not None:
-            yield self.cost.of(trial.probe, files.sql["features"], trial.base, trial.newest)
+            yield self.cost.of(trial.probe, trial.sql["features"], trial.base, trial.newest)
 
     def _sample(self, files: Files) -> Sample:
         found = self.sample or read_sample(self.lake, self.pipeline)
         return made_sample(self.lake.spark, self.pipeline, files.suites) if found is None else found
+
+
+def _judged(about: str, judgement: Iterator[Finding]) -> list[Finding]:
+    """Return what a judgement says up to its end, or to the fault of SQL that ends it."""
+    found: list[Finding] = []
+    with faults_of(about, found):
+        found += judgement
+    return found

@@ -71,22 +71,13 @@ class Trial:
 
     def of_population(self) -> Iterator[Finding]:
         """Judge population.sql."""
-        base = rows_of(self.populations[BASE])
-        twice = next(((place, many) for place, many in sorted(base.items(), key=str) if many > 1), None)
-        if twice is not None:
-            (key, as_of), many = twice
-            yield faulty(
-                POPULATION,
-                f"column key is not unique: {key} is there {many} times as of {as_of:%Y-%m-%d}; give each key once",
-            )
-        if not base:
-            yield faulty(POPULATION, f"nobody is in the population at any of {self._dates}; does it ask for too much?")
-        if rows_of(self.populations[SHUFFLED]) != base:
-            yield faulty(POPULATION, f"column key: {ORDER}order by a unique column, such as event_id, last")
-        found = [*self._early(base.keys())]
-        yield from found
-        if not found and twice is None:
-            yield fine(POPULATION, f"keys are unique, and see nothing later than as_of ({len(base)} at {self._dates})")
+        is_fine = True
+        for fault in self._faults_of_population():
+            is_fine = False
+            yield fault
+        if is_fine:
+            many = len(self.populations[BASE])
+            yield fine(POPULATION, f"keys are unique, and see nothing later than as_of ({many} at {self._dates})")
 
     def of_features(self) -> Iterator[Finding]:
         """Judge features.sql: its rows, its bits, and what it sees."""
@@ -120,6 +111,21 @@ class Trial:
             yield fine(LABELS, "looks at the horizon" + ("" if late else " and no further"))
         else:
             yield _blind(self.sql["labels"])
+
+    def _faults_of_population(self) -> Iterator[Finding]:
+        base = rows_of(self.populations[BASE])
+        twice = next(((place, many) for place, many in sorted(base.items(), key=str) if many > 1), None)
+        if twice is not None:
+            (key, as_of), many = twice
+            yield faulty(
+                POPULATION,
+                f"column key is not unique: {key} is there {many} times as of {as_of:%Y-%m-%d}; give each key once",
+            )
+        if not base:
+            yield faulty(POPULATION, f"nobody is in the population at any of {self._dates}; does it ask for too much?")
+        if rows_of(self.populations[SHUFFLED]) != base:
+            yield faulty(POPULATION, f"column key: {ORDER}order by a unique column, such as event_id, last")
+        yield from self._early(base.keys())
 
     def _features(self) -> dict[str, pa.Table]:
         worlds = dict(self.worlds)

@@ -241,6 +241,30 @@ def test_what_a_stream_cannot_do_is_a_fault_where_one_is_declared(
     assert faults(check(copy, Cost(0)).findings()) == []
 
 
+@pytest.mark.parametrize(
+    ("file", "was", "now"),
+    [
+        ("features", COLUMN, f"{COLUMN}, CAST(1 / (purchases - purchases) AS DOUBLE) AS planted"),
+        ("population", "SELECT DISTINCT", "SELECT DISTINCT 1 / (e.cds - e.cds) AS planted,"),
+    ],
+)
+def test_sql_that_fails_on_rows_is_a_fault_told_once(
+    filled: Project, model: ModelVersion, tmp_path: Path, file: str, was: str, now: str
+) -> None:
+    """Spark plans it; nothing that needs its rows is tried, be it the cost for the stream or other SQL's rows."""
+    found = list(check(edited(filled, tmp_path, f"{SQL}/{file}.sql", was, now)).findings())
+    (fault,) = faults(iter(found))
+    assert re.search(rf"FAULT {file}\.sql: .*{file}\.sql: \[DIVIDE_BY_ZERO\]", fault)
+    assert [each.line for each in found if each.about == "stream"] == []
+
+
+def test_an_empty_population_is_not_called_unique(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
+    nobody = edited(filled, tmp_path, f"{SQL}/population.sql", "e.event_time < a.as_of", "e.event_time < '1900-01-01'")
+    found = [each.line for each in check(nobody).findings() if each.about == "population.sql"]
+    assert len(found) == 2, found
+    assert found[1].startswith("FAULT population.sql: nobody is in the population")
+
+
 def test_the_label_looks_at_the_horizon_and_no_further(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
     period = "AND e.event_time < timestampadd(DAY, :horizon_days, s.as_of)"
     beyond = edited(filled, tmp_path / "a", f"{SQL}/labels.sql", period, "")
