@@ -1,4 +1,4 @@
-"""The trial of a pipeline's SQL on a sample: same bits in any order, nothing from later, one row a row of the spine."""
+"""The trial of a pipeline's SQL on a sample: same bits in any order and spine, nothing from later, a row for each."""
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jobs.check.worlds import Probe, World
 from jobs.features import SPINE
 from jobs.sqlfile import SqlFile
 
-BASE, SHUFFLED, PLANTED, HALF, LATER = "base", "shuffled", "planted", "half", "later attributes"
+BASE, SHUFFLED, PLANTED, HALF, LATER, APART = "base", "shuffled", "planted", "half", "later attributes", "apart"
 PARTS = 3
 POPULATION, FEATURES, LABELS = "population.sql", "features.sql", "labels.sql"
 ORDER = "the same rows in another order give other values: two rows tie in an ORDER BY, of a window, max_by or min_by; "
@@ -66,8 +66,7 @@ class Trial:
     @cached_property
     def newest(self) -> pa.Table:
         """The rows of the spine at the newest date."""
-        date = pa.scalar(self.sample.newest, pa.timestamp("us", "UTC"))
-        return self.spine.filter(pc.equal(self.spine["as_of"], date))
+        return self._at_newest(self.spine)
 
     def of_population(self) -> Iterator[Finding]:
         """Judge population.sql."""
@@ -91,10 +90,13 @@ class Trial:
             yield faulty(FEATURES, f"{named(each.column for each in loose)}: {ORDER}{_last(loose[0])}")
         else:
             yield fine(FEATURES, f"deterministic: the same bits in another order, at {self._dates}")
-        steady = base.drop_columns([each.column for each in loose])
+        steady = _without(base, loose)
         yield from self._of_rules(steady, found)
+        apart = differences(self._at_newest(self._halved(steady)), found[APART].select(steady.column_names))
+        yield self._of_apart(apart)
         if HALF in found:
-            yield self._of_half(steady, found[HALF].select(steady.column_names))
+            alone = _without(steady, apart)
+            yield self._of_half(alone, found[HALF].select(alone.column_names))
 
     def of_labels(self) -> Iterator[Finding]:
         """Judge labels.sql: it looks at the horizon, and no further."""
@@ -130,13 +132,13 @@ class Trial:
     def _features(self) -> dict[str, pa.Table]:
         worlds = dict(self.worlds)
         if self.sample.dimensions:
-            keys = sorted(set(self.spine["key"].to_pylist()))
-            later = {name: self.garden.later(rows, keys) for name, rows in self.sample.dimensions.items()}
+            later = {name: self.garden.later(rows, self._keys) for name, rows in self.sample.dimensions.items()}
             worlds[LATER] = World(self.base.events, later)
         found = self.probe.features(self.sql["features"], worlds, self.spine)
+        found |= self.probe.features(self.sql["features"], {APART: self.base}, self._halved(self.newest))
         if self.garden.pipeline.stream is not None:
             half = World(self.garden.of_half(self.base.events, self._half), self.sample.dimensions)
-            found |= self.probe.features(self.sql["features"], {HALF: half}, self._spine_of_half())
+            found |= self.probe.features(self.sql["features"], {HALF: half}, self._halved(self.spine))
         return found
 
     def _of_rules(self, base: pa.Table, found: dict[str, pa.Table]) -> Iterator[Finding]:
@@ -151,9 +153,20 @@ class Trial:
         if LATER in found:
             yield _of_rule(ATTRIBUTES, differences(base, found[LATER].select(names)))
 
+    def _of_apart(self, found: list[Difference]) -> Finding:
+        part = f"half of the keys as of {self.sample.newest:%Y-%m-%d} alone"
+        if not found:
+            return fine(FEATURES, f"independent of the spine's other rows: the same bits for {part}")
+        return faulty(
+            FEATURES,
+            f"{named(each.column for each in found)} of a row depend on other rows of the spine, which are others for "
+            f"a day, a backfill and an explanation: {found[0].place} has {found[0].was} among all, and {found[0].now} "
+            f"for {part}; compare with rows of events that are known at as_of, never with the spine's, also not by "
+            "PARTITION BY as_of",
+        )
+
     def _of_half(self, base: pa.Table, half: pa.Table) -> Finding:
-        mine = base.filter(pc.is_in(base["key"], pa.array(self._half, pa.string())))
-        found = differences(mine, half)
+        found = differences(self._halved(base), half)
         if not found:
             return fine(FEATURES, "fit for the stream: a key's features depend on its own events alone")
         return faulty(
@@ -164,11 +177,18 @@ class Trial:
         )
 
     @cached_property
-    def _half(self) -> list[str]:
-        return sorted(set(self.spine["key"].to_pylist()))[::2]
+    def _keys(self) -> list[str]:
+        return sorted(set(self.spine["key"].to_pylist()))
 
-    def _spine_of_half(self) -> pa.Table:
-        return self.spine.filter(pc.is_in(self.spine["key"], pa.array(self._half, pa.string())))
+    @property
+    def _half(self) -> list[str]:
+        return self._keys[::2]
+
+    def _halved(self, rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.is_in(rows["key"], pa.array(self._half, pa.string())))
+
+    def _at_newest(self, rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.equal(rows["as_of"], pa.scalar(self.sample.newest, pa.timestamp("us", "UTC"))))
 
     def _early(self, base: Set[tuple[Any, Any]]) -> Iterator[Finding]:
         if rows_of(self.populations[PLANTED]).keys() == base:
@@ -204,6 +224,10 @@ def _of_rule(rule: Rule, found: list[Difference]) -> Finding:
     columns = named(each.column for each in found)
     verb = "changes" if len(found) == 1 else "change"
     return faulty(FEATURES, f"{columns} {verb} with {rule.says} ({rule.name}): {found[0].example}; {rule.remedy}")
+
+
+def _without(rows: pa.Table, found: list[Difference]) -> pa.Table:
+    return rows.drop_columns([each.column for each in found if each.column not in SPINE])
 
 
 def _last(found: Difference) -> str:

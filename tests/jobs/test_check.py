@@ -1,4 +1,4 @@
-"""The check: each of ten planted faults is found and named with its column, and good pipelines pass."""
+"""The check: each of twelve planted faults is found and named with its column, and good pipelines pass."""
 
 import os
 import re
@@ -92,6 +92,7 @@ def test_a_good_pipeline_passes(filled: Project, model: ModelVersion) -> None:
         "ok    features.sql: point-in-time by event time",
         "ok    features.sql: point-in-time by arrival time",
         "ok    features.sql: point-in-time by label",
+        "ok    features.sql: independent of the spine's other rows",
         "ok    features.sql: fit for the stream",
         "ok    labels.sql: looks at the horizon and no further",
         "ok    stream: the features of ",
@@ -118,6 +119,14 @@ PLANTED = {
     "nondeterministic aggregate": (
         FEATURES, COLUMN, f"{COLUMN}, {a_sum(KNOWN).replace('SUM(x.amount)', 'MAX_BY(x.amount, x.event_time)')}",
         "column planted: the same rows in another order give other values",
+    ),
+    "other dates": (
+        FEATURES, COLUMN, f"{COLUMN}, PERCENT_RANK() OVER (ORDER BY spent, key, as_of) AS planted",
+        r"column planted of a row depend on other rows of the spine.*: key \d{5} as of 1998-06-03 has 0\.\d+ among all",
+    ),
+    "other keys": (
+        FEATURES, COLUMN, f"{COLUMN}, PERCENT_RANK() OVER (PARTITION BY as_of ORDER BY spent, key) AS planted",
+        r"column planted of a row depend on other rows of the spine.*: key \d{5} as of 1998-06-03 has 0\.\d+ among all",
     ),
     "current_date": (
         FEATURES, COLUMN, f"{COLUMN}, CAST(DATEDIFF(CURRENT_DATE(), as_of) AS DOUBLE) AS age",
@@ -231,10 +240,10 @@ def test_what_a_stream_cannot_do_is_a_fault_where_one_is_declared(
     filled: Project, model: ModelVersion, tmp_path: Path
 ) -> None:
     """Features that depend on other keys, and such as take too long."""
-    among_all = f"{COLUMN}, CAST(RANK() OVER (PARTITION BY as_of ORDER BY spent, key) AS DOUBLE) AS place"
+    among_all = f"{COLUMN}, {a_sum(KNOWN).replace(OWN, 'FROM events AS x WHERE TRUE')}"
     copy = edited(filled, tmp_path, FEATURES, COLUMN, among_all)
     found = "\n".join(faults(check(copy, Cost(0)).findings()))
-    assert "column place of a key depend on other keys' events, which the stream does not see" in found
+    assert "column planted of a key depend on other keys' events, which the stream does not see" in found
     assert re.search(r"FAULT stream: the features of \d+ keys .*a micro-batch may take 0", found)
     path = copy.root / YAML
     path.write_text(with_stream(path.read_text(), ""))
