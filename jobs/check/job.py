@@ -36,7 +36,7 @@ class Check:
         files.plan(self.lake.spark)
         yield from files.found
         features = None if files.features is None else [name for name in files.features.names if name not in SPINE]
-        yield champion(self.settings, self.pipeline, features).finding
+        yield champion(self.settings, self.pipeline, features)
         yield from History(self.lake, self.pipeline).findings(files.features)
         if files.is_sound:
             yield from self._tried(files)

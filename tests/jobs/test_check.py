@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pytest
@@ -176,28 +177,47 @@ def test_an_unpinned_model_is_named(filled: Project, model: ModelVersion, tmp_pa
     """One whose digest is gone, and one that no alias names; none at all is worth a note alone."""
     own = Project(tmp_path, filled.spark)
     names = [*PURCHASE_FEATURES]
-    untrained = champion(own.settings, own.pipeline(), names).finding
+    untrained = champion(own.settings, own.pipeline(), names)
     assert untrained.verdict == "note"
     assert "not trained yet: `scoreline train purchase_propensity --as-of D` is next" in untrained.said
     version = register_small(own.settings.mlflow_uri, tmp_path / "report")
-    assert champion(own.settings, own.pipeline(), names).finding.verdict == "ok"
-    lacking = champion(own.settings, own.pipeline(), names[1:]).finding
+    assert champion(own.settings, own.pipeline(), names).verdict == "ok"
+    lacking = champion(own.settings, own.pipeline(), names[1:])
     assert lacking.line.startswith(
         "FAULT model purchase_propensity@champion: version 1 needs recency_days, which features"
     )
-    more = champion(own.settings, own.pipeline(), [*names, "tenure"]).finding
+    more = champion(own.settings, own.pipeline(), [*names, "tenure"])
     assert more.line.startswith(
         "note  model purchase_propensity@champion: version 1 does not know tenure: train a model"
     )
     client = MlflowClient(own.settings.mlflow_uri)
     client.delete_model_version_tag(version.name, version.version, DIGEST)
-    without = champion(own.settings, own.pipeline(), names).finding
+    without = champion(own.settings, own.pipeline(), names)
     assert without.is_fault
     assert "version 1 has no digest on record" in without.said
     client.delete_registered_model_alias(version.name, "champion")
-    unnamed = champion(own.settings, own.pipeline(), names).finding
+    unnamed = champion(own.settings, own.pipeline(), names)
     assert unnamed.line.startswith("FAULT model purchase_propensity@champion: unpinned: there is no model")
     assert "`scoreline model promote purchase_propensity VERSION` pins one" in unnamed.said
+
+
+def test_a_registry_that_goes_away_is_a_fault(
+    filled: Project, model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the alias, and at the versions of a model without one."""
+    (tmp_path / "mlflow.db").write_text("no database")
+    away = Project(tmp_path, filled.spark)
+    at_alias = champion(away.settings, away.pipeline(), None)
+    assert at_alias.line.startswith("FAULT model purchase_propensity@champion: MLflow at sqlite:")
+
+    def gone(*_: object) -> NoReturn:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(MlflowClient, "search_model_versions", gone)
+    other = edited(filled, tmp_path, YAML, "alias: champion", "alias: nobody")
+    at_versions = champion(other.settings, other.pipeline(), None)
+    assert at_versions.line.startswith("FAULT model purchase_propensity@nobody: MLflow at sqlite:")
+    assert "no route to host" in at_versions.said
 
 
 def test_a_pipeline_without_events_is_tried_on_rows_made_for_it(spark: SparkSession, tmp_path: Path) -> None:
