@@ -1,42 +1,36 @@
 """The model that the pipeline's alias names: it is pinned by a digest, and its features are there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
-from jobs.check.findings import Finding, faulty, fine, noted
-from jobs.errors import ArtefactRefused, ModelMissing, RegistryUnavailable
+from jobs.check.findings import Finding, faults_of, faulty, fine, noted
+from jobs.errors import ModelMissing
 from jobs.registry import ModelVersion, resolve
+from jobs.registry_access import client, talking
 from jobs.spec import Pipeline, Settings
 
 
-@dataclass(frozen=True)
-class Champion:
-    """What the alias names, if it names anything, and what there is to say of it."""
+def champion(settings: Settings, pipeline: Pipeline, features: Sequence[str] | None) -> Finding:
+    """Judge what the pipeline's alias names; `features` are those of features.sql, or None where it gives none."""
+    about = f"model {pipeline.model.name}@{pipeline.model.alias}"
+    found: list[Finding] = []
+    with faults_of(about, found):
+        found.append(_judged(settings, pipeline, about, features))
+    return found[0]
 
-    finding: Finding
-    version: ModelVersion | None = None
 
-
-def champion(settings: Settings, pipeline: Pipeline, features: Sequence[str] | None) -> Champion:
-    """Return what the pipeline's alias names; `features` are those of features.sql, or None where it gives none."""
-    model, about = pipeline.model, f"model {pipeline.model.name}@{pipeline.model.alias}"
+def _judged(settings: Settings, pipeline: Pipeline, about: str, features: Sequence[str] | None) -> Finding:
     try:
-        version = resolve(settings.mlflow_uri, model.name, model.alias)
+        version = resolve(settings.mlflow_uri, pipeline.model.name, pipeline.model.alias)
     except ModelMissing as fault:
-        return Champion(_absent(settings, pipeline, about, str(fault)))
-    except (ArtefactRefused, RegistryUnavailable) as fault:
-        return Champion(faulty(about, str(fault)))
+        return _absent(settings, pipeline, about, str(fault))
     missing = [name for name in version.features if features is not None and name not in features]
     if missing:
         said = (
             f"version {version.version} needs {', '.join(missing)}, which features.sql does not give; give them back, "
             f"or train a model without them: `scoreline train {pipeline.name} --as-of D`"
         )
-        return Champion(faulty(about, said), version)
-    return Champion(_known(version, about, features), version)
+        return faulty(about, said)
+    return _known(version, about, features)
 
 
 def _known(version: ModelVersion, about: str, features: Sequence[str] | None) -> Finding:
@@ -49,11 +43,8 @@ def _known(version: ModelVersion, about: str, features: Sequence[str] | None) ->
 
 def _absent(settings: Settings, pipeline: Pipeline, about: str, said: str) -> Finding:
     """Tell a model that was never trained from one of which nobody says which version counts."""
-    try:
-        client = MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
-        versions = client.search_model_versions(f"name = '{pipeline.model.name}'")
-    except MlflowException as error:
-        return faulty(about, error.message)
+    with talking(settings.mlflow_uri):
+        versions = client(settings.mlflow_uri).search_model_versions(f"name = '{pipeline.model.name}'")
     if not versions:
         return noted(
             about, f"not trained yet: `scoreline train {pipeline.name} --as-of D` is next, once there are events"

@@ -141,6 +141,28 @@ class Garden:
                     made.append({**self._timed(row, *when), **own, self.pipeline.entity_key: owner})
         return pa.Table.from_pylist(made, seen.schema)
 
+    def later(self, rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+        """Return a dimension's rows with one more of each of `keys`, after all of them, with other attributes.
+
+        They are those of some other row; NULL where all rows say the same.
+        """
+        key, last = self.pipeline.entity_key, self.sample.newest
+        own = [name for name in rows.column_names if name not in (key, "valid_from")]
+        before: dict[str, tuple[Any, ...]] = {}
+        others: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        for row in rows.filter(pc.is_valid(rows["valid_from"])).sort_by("valid_from").to_pylist():
+            before[row[key]] = tuple(row[name] for name in own)
+            others[before[row[key]]] = ()
+            last = max(last, row["valid_from"])
+        kinds = [*others] if len(others) > 1 else [*others, (None,) * len(own)]
+        others = dict(zip(kinds, [*kinds[1:], kinds[0]], strict=True))
+        said = [others[before[each]] if each in before else kinds[0] for each in keys]
+        made = [
+            {key: each, "valid_from": last + DAY, **dict(zip(own, values, strict=True))}
+            for each, values in zip(keys, said, strict=True)
+        ]
+        return pa.concat_tables([rows, pa.Table.from_pylist(made, rows.schema)])
+
     def of_half(self, events: pa.Table, keys: Sequence[str]) -> pa.Table:
         """Return the events of some keys alone."""
         return events.filter(pc.is_in(events[self.pipeline.entity_key], pa.array(keys, pa.string())))

@@ -1,8 +1,7 @@
-"""The trial of a pipeline's SQL on a sample: same bits in any order, nothing from later, one row a row of the spine."""
+"""The trial of a pipeline's SQL on a sample: same bits in any order and spine, nothing from later, a row for each."""
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +12,12 @@ import pyarrow.compute as pc
 from jobs.check.bits import Difference, differences, named, rows_of
 from jobs.check.findings import Finding, faulty, fine, noted
 from jobs.check.planted import ATTRIBUTES, BEYOND, RULES, STRANGER, TOGETHER, Garden, Rule
-from jobs.check.sample import DAY, Sample
+from jobs.check.sample import Sample
 from jobs.check.worlds import Probe, World
 from jobs.features import SPINE
 from jobs.sqlfile import SqlFile
 
-BASE, SHUFFLED, PLANTED, HALF, LATER = "base", "shuffled", "planted", "half", "later attributes"
+BASE, SHUFFLED, PLANTED, HALF, LATER, APART = "base", "shuffled", "planted", "half", "later attributes", "apart"
 PARTS = 3
 POPULATION, FEATURES, LABELS = "population.sql", "features.sql", "labels.sql"
 ORDER = "the same rows in another order give other values: two rows tie in an ORDER BY, of a window, max_by or min_by; "
@@ -67,28 +66,17 @@ class Trial:
     @cached_property
     def newest(self) -> pa.Table:
         """The rows of the spine at the newest date."""
-        date = pa.scalar(self.sample.newest, pa.timestamp("us", "UTC"))
-        return self.spine.filter(pc.equal(self.spine["as_of"], date))
+        return self._at_newest(self.spine)
 
     def of_population(self) -> Iterator[Finding]:
         """Judge population.sql."""
-        base = rows_of(self.populations[BASE])
-        twice = next(((place, many) for place, many in sorted(base.items(), key=str) if many > 1), None)
-        if twice is not None:
-            (key, as_of), many = twice
-            yield faulty(
-                POPULATION,
-                f"column key is not unique: {key} is there {many} times as of {as_of:%Y-%m-%d}; give each key once",
-            )
-        if not base:
-            yield faulty(POPULATION, f"nobody is in the population at any of {self._dates}; does it ask for too much?")
-        steady = rows_of(self.populations[SHUFFLED]) == base
-        if not steady:
-            yield faulty(POPULATION, f"column key: {ORDER}order by a unique column, such as event_id, last")
-        found = [*self._early(base.keys())]
-        yield from found
-        if base and steady and not found and twice is None:
-            yield fine(POPULATION, f"keys are unique, and see nothing later than as_of ({len(base)} at {self._dates})")
+        is_fine = True
+        for fault in self._faults_of_population():
+            is_fine = False
+            yield fault
+        if is_fine:
+            many = len(self.populations[BASE])
+            yield fine(POPULATION, f"keys are unique, and see nothing later than as_of ({many} at {self._dates})")
 
     def of_features(self) -> Iterator[Finding]:
         """Judge features.sql: its rows, its bits, and what it sees."""
@@ -102,10 +90,13 @@ class Trial:
             yield faulty(FEATURES, f"{named(each.column for each in loose)}: {ORDER}{_last(loose[0])}")
         else:
             yield fine(FEATURES, f"deterministic: the same bits in another order, at {self._dates}")
-        steady = base.drop_columns([each.column for each in loose])
+        steady = _without(base, loose)
         yield from self._of_rules(steady, found)
+        apart = differences(self._at_newest(self._halved(steady)), found[APART].select(steady.column_names))
+        yield self._of_apart(apart)
         if HALF in found:
-            yield self._of_half(steady, found[HALF].select(steady.column_names))
+            alone = _without(steady, apart)
+            yield self._of_half(alone, found[HALF].select(alone.column_names))
 
     def of_labels(self) -> Iterator[Finding]:
         """Judge labels.sql: it looks at the horizon, and no further."""
@@ -123,16 +114,31 @@ class Trial:
         else:
             yield _blind(self.sql["labels"])
 
+    def _faults_of_population(self) -> Iterator[Finding]:
+        base = rows_of(self.populations[BASE])
+        twice = next(((place, many) for place, many in sorted(base.items(), key=str) if many > 1), None)
+        if twice is not None:
+            (key, as_of), many = twice
+            yield faulty(
+                POPULATION,
+                f"column key is not unique: {key} is there {many} times as of {as_of:%Y-%m-%d}; give each key once",
+            )
+        if not base:
+            yield faulty(POPULATION, f"nobody is in the population at any of {self._dates}; does it ask for too much?")
+        if rows_of(self.populations[SHUFFLED]) != base:
+            yield faulty(POPULATION, f"column key: {ORDER}order by a unique column, such as event_id, last")
+        yield from self._early(base.keys())
+
     def _features(self) -> dict[str, pa.Table]:
         worlds = dict(self.worlds)
         if self.sample.dimensions:
-            key, when = self.garden.pipeline.entity_key, self.sample.newest + DAY
-            later = {name: with_attributes_of_others(rows, key, when) for name, rows in self.sample.dimensions.items()}
+            later = {name: self.garden.later(rows, self._keys) for name, rows in self.sample.dimensions.items()}
             worlds[LATER] = World(self.base.events, later)
         found = self.probe.features(self.sql["features"], worlds, self.spine)
+        found |= self.probe.features(self.sql["features"], {APART: self.base}, self._halved(self.newest))
         if self.garden.pipeline.stream is not None:
             half = World(self.garden.of_half(self.base.events, self._half), self.sample.dimensions)
-            found |= self.probe.features(self.sql["features"], {HALF: half}, self._spine_of_half())
+            found |= self.probe.features(self.sql["features"], {HALF: half}, self._halved(self.spine))
         return found
 
     def _of_rules(self, base: pa.Table, found: dict[str, pa.Table]) -> Iterator[Finding]:
@@ -147,9 +153,20 @@ class Trial:
         if LATER in found:
             yield _of_rule(ATTRIBUTES, differences(base, found[LATER].select(names)))
 
+    def _of_apart(self, found: list[Difference]) -> Finding:
+        part = f"half of the keys as of {self.sample.newest:%Y-%m-%d} alone"
+        if not found:
+            return fine(FEATURES, f"independent of the spine's other rows: the same bits for {part}")
+        return faulty(
+            FEATURES,
+            f"{named(each.column for each in found)} of a row depend on other rows of the spine, which are others for "
+            f"a day, a backfill and an explanation: {found[0].place} has {found[0].was} among all, and {found[0].now} "
+            f"for {part}; compare with rows of events that are known at as_of, never with the spine's, also not by "
+            "PARTITION BY as_of",
+        )
+
     def _of_half(self, base: pa.Table, half: pa.Table) -> Finding:
-        mine = base.filter(pc.is_in(base["key"], pa.array(self._half, pa.string())))
-        found = differences(mine, half)
+        found = differences(self._halved(base), half)
         if not found:
             return fine(FEATURES, "fit for the stream: a key's features depend on its own events alone")
         return faulty(
@@ -160,11 +177,18 @@ class Trial:
         )
 
     @cached_property
-    def _half(self) -> list[str]:
-        return sorted(set(self.spine["key"].to_pylist()))[::2]
+    def _keys(self) -> list[str]:
+        return sorted(set(self.spine["key"].to_pylist()))
 
-    def _spine_of_half(self) -> pa.Table:
-        return self.spine.filter(pc.is_in(self.spine["key"], pa.array(self._half, pa.string())))
+    @property
+    def _half(self) -> list[str]:
+        return self._keys[::2]
+
+    def _halved(self, rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.is_in(rows["key"], pa.array(self._half, pa.string())))
+
+    def _at_newest(self, rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.equal(rows["as_of"], pa.scalar(self.sample.newest, pa.timestamp("us", "UTC"))))
 
     def _early(self, base: Set[tuple[Any, Any]]) -> Iterator[Finding]:
         if rows_of(self.populations[PLANTED]).keys() == base:
@@ -194,24 +218,16 @@ class Trial:
         return ", ".join(f"{as_of:%Y-%m-%d}" for as_of in self.sample.as_ofs)
 
 
-def with_attributes_of_others(rows: pa.Table, key: str, when: datetime) -> pa.Table:
-    """Return the rows of a dimension with one more delivery, valid from `when`: each key has another's attributes."""
-    keys = rows.group_by(key).aggregate([])[key] if len(rows) else rows[key]
-    # Not those of the same place, which with one row a key are its own.
-    others = rows.take([(number + 1) % len(rows) for number in range(len(keys))])
-    place = others.column_names.index
-    moved = others.set_column(place(key), key, keys.cast(pa.string()))
-    times = pa.repeat(pa.scalar(when, pa.timestamp("us", "UTC")), len(keys))
-    moved = moved.set_column(place("valid_from"), rows.schema.field("valid_from"), times)
-    return pa.concat_tables([rows, moved.cast(rows.schema)])
-
-
 def _of_rule(rule: Rule, found: list[Difference]) -> Finding:
     if not found:
         return fine(FEATURES, f"point-in-time by {rule.name}: blind to {rule.says}")
     columns = named(each.column for each in found)
     verb = "changes" if len(found) == 1 else "change"
     return faulty(FEATURES, f"{columns} {verb} with {rule.says} ({rule.name}): {found[0].example}; {rule.remedy}")
+
+
+def _without(rows: pa.Table, found: list[Difference]) -> pa.Table:
+    return rows.drop_columns([each.column for each in found if each.column not in SPINE])
 
 
 def _last(found: Difference) -> str:

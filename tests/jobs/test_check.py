@@ -1,12 +1,13 @@
-"""The check: each of ten planted faults is found and named with its column, and good pipelines pass."""
+"""The check: each of twelve planted faults is found and named with its column, and good pipelines pass."""
 
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pytest
@@ -17,10 +18,14 @@ from jobs.check.cost import Cost
 from jobs.check.files import Files
 from jobs.check.findings import Finding
 from jobs.check.job import Check
+from jobs.check.made import KEYS, made_sample
 from jobs.check.model import champion
+from jobs.check.planted import Garden
 from jobs.check.sample import Sample, read_sample
-from jobs.check.trial import with_attributes_of_others
+from jobs.check.trial import Trial
+from jobs.check.worlds import Probe
 from jobs.registry import DIGEST, ModelVersion
+from jobs.sqlfile import pipeline_sql
 from tests.conftest import ROOT
 from tests.e2e.test_second_pipeline import PIPELINE as SECOND
 from tests.e2e.test_second_pipeline import write_project
@@ -35,6 +40,17 @@ OWN = "FROM events AS x WHERE x.customer_id = history.key"
 
 
 SAMPLES: dict[Path, Sample] = {}
+
+
+@pytest.fixture(scope="module")
+def filled(filled: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The days of purchases with a registry of its own: whoever else registers a model moves the other's champion."""
+    return replace(filled, registry=f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def model(filled: Project, tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
+    return register_small(filled.settings.mlflow_uri, tmp_path_factory.mktemp("report"))
 
 
 def check(project: Project, cost: Cost | None = None) -> Check:
@@ -65,8 +81,7 @@ def a_sum(condition: str) -> str:
     return f"CAST((SELECT SUM(x.amount) {OWN} AND {condition}) AS DOUBLE) AS planted"
 
 
-def test_a_good_pipeline_passes(filled: Project, tmp_path: Path) -> None:
-    model = register_small(filled.settings.mlflow_uri, tmp_path)  # others of the session move the alias too
+def test_a_good_pipeline_passes(filled: Project, model: ModelVersion) -> None:
     found = list(check(filled).findings())
     assert [each.line for each in found if each.is_fault] == []
     lines = "\n".join(each.line for each in found)
@@ -78,6 +93,7 @@ def test_a_good_pipeline_passes(filled: Project, tmp_path: Path) -> None:
         "ok    features.sql: point-in-time by event time",
         "ok    features.sql: point-in-time by arrival time",
         "ok    features.sql: point-in-time by label",
+        "ok    features.sql: independent of the spine's other rows",
         "ok    features.sql: fit for the stream",
         "ok    labels.sql: looks at the horizon and no further",
         "ok    stream: the features of ",
@@ -104,6 +120,14 @@ PLANTED = {
     "nondeterministic aggregate": (
         FEATURES, COLUMN, f"{COLUMN}, {a_sum(KNOWN).replace('SUM(x.amount)', 'MAX_BY(x.amount, x.event_time)')}",
         "column planted: the same rows in another order give other values",
+    ),
+    "other dates": (
+        FEATURES, COLUMN, f"{COLUMN}, PERCENT_RANK() OVER (ORDER BY spent, key, as_of) AS planted",
+        r"column planted of a row depend on other rows of the spine.*: key \d{5} as of 1998-06-03 has 0\.\d+ among all",
+    ),
+    "other keys": (
+        FEATURES, COLUMN, f"{COLUMN}, PERCENT_RANK() OVER (PARTITION BY as_of ORDER BY spent, key) AS planted",
+        r"column planted of a row depend on other rows of the spine.*: key \d{5} as of 1998-06-03 has 0\.\d+ among all",
     ),
     "current_date": (
         FEATURES, COLUMN, f"{COLUMN}, CAST(DATEDIFF(CURRENT_DATE(), as_of) AS DOUBLE) AS age",
@@ -153,28 +177,47 @@ def test_an_unpinned_model_is_named(filled: Project, model: ModelVersion, tmp_pa
     """One whose digest is gone, and one that no alias names; none at all is worth a note alone."""
     own = Project(tmp_path, filled.spark)
     names = [*PURCHASE_FEATURES]
-    untrained = champion(own.settings, own.pipeline(), names).finding
+    untrained = champion(own.settings, own.pipeline(), names)
     assert untrained.verdict == "note"
     assert "not trained yet: `scoreline train purchase_propensity --as-of D` is next" in untrained.said
     version = register_small(own.settings.mlflow_uri, tmp_path / "report")
-    assert champion(own.settings, own.pipeline(), names).finding.verdict == "ok"
-    lacking = champion(own.settings, own.pipeline(), names[1:]).finding
+    assert champion(own.settings, own.pipeline(), names).verdict == "ok"
+    lacking = champion(own.settings, own.pipeline(), names[1:])
     assert lacking.line.startswith(
         "FAULT model purchase_propensity@champion: version 1 needs recency_days, which features"
     )
-    more = champion(own.settings, own.pipeline(), [*names, "tenure"]).finding
+    more = champion(own.settings, own.pipeline(), [*names, "tenure"])
     assert more.line.startswith(
         "note  model purchase_propensity@champion: version 1 does not know tenure: train a model"
     )
     client = MlflowClient(own.settings.mlflow_uri)
     client.delete_model_version_tag(version.name, version.version, DIGEST)
-    without = champion(own.settings, own.pipeline(), names).finding
+    without = champion(own.settings, own.pipeline(), names)
     assert without.is_fault
     assert "version 1 has no digest on record" in without.said
     client.delete_registered_model_alias(version.name, "champion")
-    unnamed = champion(own.settings, own.pipeline(), names).finding
+    unnamed = champion(own.settings, own.pipeline(), names)
     assert unnamed.line.startswith("FAULT model purchase_propensity@champion: unpinned: there is no model")
     assert "`scoreline model promote purchase_propensity VERSION` pins one" in unnamed.said
+
+
+def test_a_registry_that_goes_away_is_a_fault(
+    filled: Project, model: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the alias, and at the versions of a model without one."""
+    (tmp_path / "mlflow.db").write_text("no database")
+    away = Project(tmp_path, filled.spark)
+    at_alias = champion(away.settings, away.pipeline(), None)
+    assert at_alias.line.startswith("FAULT model purchase_propensity@champion: MLflow at sqlite:")
+
+    def gone(*_: object) -> NoReturn:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(MlflowClient, "search_model_versions", gone)
+    other = edited(filled, tmp_path, YAML, "alias: champion", "alias: nobody")
+    at_versions = champion(other.settings, other.pipeline(), None)
+    assert at_versions.line.startswith("FAULT model purchase_propensity@nobody: MLflow at sqlite:")
+    assert "no route to host" in at_versions.said
 
 
 def test_a_pipeline_without_events_is_tried_on_rows_made_for_it(spark: SparkSession, tmp_path: Path) -> None:
@@ -191,37 +234,64 @@ def test_a_pipeline_without_events_is_tried_on_rows_made_for_it(spark: SparkSess
     assert [line for line in faults(iter(found)) if "rows of dimensions that are delivered after as_of" in line], found
 
 
+@pytest.mark.parametrize("models", ["AB", "A"])
+def test_a_dimension_with_one_row_a_key_has_later_rows_too(spark: SparkSession, tmp_path: Path, models: str) -> None:
+    """Of other attributes, or they are no change; of none, where all rows say the same."""
+    write_project(tmp_path)
+    project = Project(tmp_path / "own", spark, tmp_path)
+    pipeline = project.pipeline(SECOND)
+    sample = made_sample(spark, pipeline, {})
+    first = sample.dimensions["stations"].take(list(range(0, 2 * KEYS, 2)))
+    named = pa.array([models[number % len(models)] for number in range(len(first))])
+    first = first.set_column(first.column_names.index("model"), "model", named)
+    sql = pipeline_sql(project.settings, pipeline, "features")
+    was = "d.valid_from <= s.as_of AND s.as_of < d.valid_to"
+    assert was in sql.text
+    blind = replace(sql, text=sql.text.replace(was, "s.as_of < d.valid_to"))
+    garden = Garden(pipeline, replace(sample, dimensions={"stations": first}))
+    population = pipeline_sql(project.settings, pipeline, "population")
+    for features, is_fault in ((sql, False), (blind, True)):
+        trial = Trial(Probe(spark, pipeline), garden, {"population": population, "features": features})
+        found = [each for each in trial.of_features() if "later attributes" in each.said]
+        assert [each.is_fault for each in found] == [is_fault], found
+
+
 def test_what_a_stream_cannot_do_is_a_fault_where_one_is_declared(
     filled: Project, model: ModelVersion, tmp_path: Path
 ) -> None:
     """Features that depend on other keys, and such as take too long."""
-    among_all = f"{COLUMN}, CAST(RANK() OVER (PARTITION BY as_of ORDER BY spent, key) AS DOUBLE) AS place"
+    among_all = f"{COLUMN}, {a_sum(KNOWN).replace(OWN, 'FROM events AS x WHERE TRUE')}"
     copy = edited(filled, tmp_path, FEATURES, COLUMN, among_all)
     found = "\n".join(faults(check(copy, Cost(0)).findings()))
-    assert "column place of a key depend on other keys' events, which the stream does not see" in found
+    assert "column planted of a key depend on other keys' events, which the stream does not see" in found
     assert re.search(r"FAULT stream: the features of \d+ keys .*a micro-batch may take 0", found)
     path = copy.root / YAML
     path.write_text(with_stream(path.read_text(), ""))
     assert faults(check(copy, Cost(0)).findings()) == []
 
 
-def test_sql_that_fails_when_it_runs_is_told_once_and_the_rest_is_checked(filled: Project, tmp_path: Path) -> None:
-    register_small(filled.settings.mlflow_uri, tmp_path)
-    planted = f"{COLUMN}, CAST(1 / (spent - spent) AS DOUBLE) AS planted"
-    found = list(check(edited(filled, tmp_path, FEATURES, COLUMN, planted)).findings())
-    (told,) = faults(iter(found))
-    assert "features.sql" in told
-    assert "DIVIDE_BY_ZERO" in told
-    assert "labels.sql: looks at the horizon and no further" in "\n".join(each.line for each in found)
+@pytest.mark.parametrize(
+    ("file", "was", "now"),
+    [
+        ("features", COLUMN, f"{COLUMN}, CAST(1 / (purchases - purchases) AS DOUBLE) AS planted"),
+        ("population", "SELECT DISTINCT", "SELECT DISTINCT 1 / (e.cds - e.cds) AS planted,"),
+    ],
+)
+def test_sql_that_fails_on_rows_is_a_fault_told_once(
+    filled: Project, model: ModelVersion, tmp_path: Path, file: str, was: str, now: str
+) -> None:
+    """Spark plans it; nothing that needs its rows is tried, be it the cost for the stream or other SQL's rows."""
+    found = list(check(edited(filled, tmp_path, f"{SQL}/{file}.sql", was, now)).findings())
+    (fault,) = faults(iter(found))
+    assert re.search(rf"FAULT {file}\.sql: .*{file}\.sql: \[DIVIDE_BY_ZERO\]", fault)
+    assert [each.line for each in found if each.about == "stream"] == []
 
 
-def test_later_attributes_are_those_of_another_key_also_with_one_row_a_key() -> None:
-    when, later = datetime(1998, 1, 1, tzinfo=UTC), datetime(1998, 6, 3, tzinfo=UTC)
-    rows = pa.table({"shop": ["a", "b", "c"], "size": [1, 2, 3], "valid_from": [when] * 3})
-    rows = rows.cast(rows.schema.set(2, pa.field("valid_from", pa.timestamp("us", "UTC"))))
-    found = with_attributes_of_others(rows, "shop", later).slice(3).to_pylist()
-    assert [(row["shop"], row["size"]) for row in found] == [("a", 2), ("b", 3), ("c", 1)]
-    assert {row["valid_from"] for row in found} == {later}
+def test_an_empty_population_is_not_called_unique(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
+    nobody = edited(filled, tmp_path, f"{SQL}/population.sql", "e.event_time < a.as_of", "e.event_time < '1900-01-01'")
+    found = [each.line for each in check(nobody).findings() if each.about == "population.sql"]
+    assert len(found) == 2, found
+    assert found[1].startswith("FAULT population.sql: nobody is in the population")
 
 
 def test_the_label_looks_at_the_horizon_and_no_further(filled: Project, model: ModelVersion, tmp_path: Path) -> None:
