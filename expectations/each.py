@@ -5,24 +5,22 @@ each date as ever; but what it counts is counted of all dates at once, the first
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from typing import Any
 
 from great_expectations.core.id_dict import IDDict
-from great_expectations.execution_engine import SparkDFExecutionEngine
 from great_expectations.util import convert_to_json_serializable
-from great_expectations.validator.validator import Validator
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from expectations.engine import BRIEF, quiet_context
+from expectations.engine import BriefEngine
 from expectations.rows import ABOUT_SEVERAL_ROWS
 from expectations.suites import Check
 
 ALL = "the rows of all dates"
-COUNT, VALUES = ".unexpected_count", ".unexpected_values"
+COUNT = ".unexpected_count"
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,14 @@ class Groups:
 
 
 def validate_each(frame: DataFrame, checks: tuple[Check, ...], groups: Groups) -> Iterator[tuple[date, list[Any]]]:
-    """Give for each date the results of Great Expectations, as `validate` would of its rows alone without examples."""
-    engine, quiet = _Engine(frame, groups), quiet_context()
+    """Give for each date the results of Great Expectations, as `BriefEngine` would of its rows alone."""
+    engine = _Engine(frame, groups)
     for as_of in groups.contexts:
         engine.turn_to(as_of)
-        validator = Validator(execution_engine=engine, data_context=quiet)
-        wanted = validator.process_expectations_for_validation([one.expectation.configuration for one in checks])
-        yield as_of, validator.graph_validate(wanted, runtime_configuration={"result_format": dict(BRIEF)})
+        yield as_of, engine.judge(checks)
 
 
-class _Engine(SparkDFExecutionEngine):  # type: ignore[misc]  # reason: Great Expectations has no types
+class _Engine(BriefEngine):
     """Counts of all dates at once, and answers for one of them.
 
     What is asked for is known by its expression, which Java compares: an expression that has a number of one date in
@@ -60,7 +56,7 @@ class _Engine(SparkDFExecutionEngine):  # type: ignore[misc]  # reason: Great Ex
     """
 
     def __init__(self, frame: DataFrame, groups: Groups) -> None:
-        super().__init__(spark=frame.sparkSession, persist=False, caching=False)
+        super().__init__(frame)
         self.frame, self.groups = frame, groups
         self.known: dict[tuple[object, object], dict[date, object]] = {}
         self.as_of = next(iter(groups.contexts))
@@ -85,16 +81,11 @@ class _Engine(SparkDFExecutionEngine):  # type: ignore[misc]  # reason: Great Ex
         # Of no rows there is no group, and yet a count.
         return found | (super().resolve_metric_bundle(absent) if absent else {})
 
-    def _build_direct_and_bundled_metric_computation_configurations(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what to compute; what would take a Spark job of its own for each date is counted as the rest."""
-        direct, bundled = super()._build_direct_and_bundled_metric_computation_configurations(*args, **kwargs)
-        return [replace(one, metric_fn=self._instead(one)) for one in direct], bundled
-
-    def _instead(self, one: Any) -> Callable[..., Any]:
-        name, own = one.metric_configuration.metric_name, one.metric_fn
-        if name.endswith(VALUES):
-            return lambda **_: []  # no examples are asked for, and to find out that there are none takes a while
-        return partial(self._unexpected, name.removesuffix(COUNT), own) if name.endswith(COUNT) else own
+    def instead(self, metric: str, own: Callable[..., Any]) -> Callable[..., Any]:
+        """Return how a metric is computed: what would take a Spark job for each date is counted as the rest."""
+        if metric.endswith(COUNT):
+            return partial(self._unexpected, metric.removesuffix(COUNT), own)
+        return super().instead(metric, own)
 
     def _unexpected(self, metric: str, own: Callable[..., Any], **kwargs: Any) -> Any:
         """Return how many rows of the date break a condition."""

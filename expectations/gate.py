@@ -8,10 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
+from great_expectations.validator.validation_statistics import calc_validation_statistics
 from pyspark.sql import DataFrame
 
 from expectations.each import Groups, validate_each
-from expectations.engine import validate
+from expectations.engine import BriefEngine, validate
 from expectations.errors import CheckBroken, ColumnUnknown, ExpectationsFailed
 from expectations.findings import EXAMPLES, Finding, Measured, exceptions, findings, with_examples
 from expectations.report import write_report
@@ -61,11 +62,11 @@ class Gate:
         """
         suite = self.suite(name)
         _require_columns(frame, suite)
-        result = validate(frame, suite.checks, examples=0)
-        _require_evaluated(suite, result.results)
-        found = findings(suite.checks, result.results)
+        results = BriefEngine(frame).judge(suite.checks)
+        _require_evaluated(suite, results)
+        found = findings(suite.checks, results)
         if not all(finding.success for finding in found):
-            found = _with_details(frame, found)
+            found, result = _with_details(frame, found)
             self._judge(suite, found, result, context)
         return [finding.measured(suite) for finding in found]
 
@@ -93,7 +94,6 @@ class Gate:
             if not finding.success and not finding.is_fatal:
                 logger.warning("%s: %s %s", _title(suite, context), finding.check.severity, finding.sentence())
         if any(finding.is_fatal for finding in found):
-            result.results = [finding.result for finding in found]
             self._refuse(suite, found, result, context)
 
     def _refuse(self, suite: Suite, found: list[Finding], result: Any, context: Mapping[str, str]) -> NoReturn:
@@ -146,7 +146,11 @@ def _require_evaluated(suite: Suite, results: Any) -> None:
             )
 
 
-def _with_details(frame: DataFrame, found: list[Finding]) -> list[Finding]:
-    """Ask again, with examples, for what failed alone: each example is a Spark job."""
-    failed = tuple(finding.check for finding in found if not finding.success)
-    return with_examples(found, validate(frame, failed, examples=EXAMPLES).results)
+def _with_details(frame: DataFrame, found: list[Finding]) -> tuple[list[Finding], Any]:
+    """Ask again, with examples, for what failed alone: each example is a Spark job. Return the suite's result too."""
+    result = validate(frame, tuple(finding.check for finding in found if not finding.success), examples=EXAMPLES)
+    detailed = with_examples(found, result.results)
+    result.results = [finding.result for finding in detailed]
+    result.success = False
+    result.statistics = calc_validation_statistics(result.results)._asdict()
+    return detailed, result

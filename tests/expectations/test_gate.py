@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from expectations.engine import validate
+from expectations.engine import BriefEngine, validate
 from expectations.errors import CheckBroken, ColumnUnknown, ExpectationsFailed, SuiteError, SuiteMissing
 from expectations.findings import Measured, findings
 from expectations.gate import Gate
@@ -137,7 +137,7 @@ def test_expectations_that_share_a_line_are_each_judged(gate: Gate, spark: Spark
 
 def test_results_that_are_not_one_for_each_check_are_no_verdict(gate: Gate, spark: SparkSession) -> None:
     checks = gate.suite("sales").checks
-    results = validate(sales(spark, [1.0]), checks[1:], examples=0).results
+    results = BriefEngine(sales(spark, [1.0])).judge(checks[1:])
     with pytest.raises(CheckBroken, match="gave 3 results for 4 expectations"):
         findings(checks, results)
 
@@ -146,7 +146,7 @@ def test_rows_that_look_good_at_a_second_look_are_refused_by_the_first(
     gate: Gate, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def changing(frame: DataFrame, checks: tuple[Check, ...], examples: int) -> Any:
-        return validate(sales(spark, [1.0, 1.0]) if examples else frame, checks, examples)
+        return validate(sales(spark, [1.0, 1.0]), checks, examples)
 
     monkeypatch.setattr("expectations.gate.validate", changing)
     with pytest.raises(ExpectationsFailed, match=r"on amount: 2 of 2 rows; report:") as caught:
