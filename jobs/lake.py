@@ -1,4 +1,4 @@
-"""The Delta tables below one lake root: reading, appending once, and replacing a partition behind a fence."""
+"""The Delta tables below one lake root: reading, and appending and replacing rows behind fences."""
 
 import json
 import uuid
@@ -125,12 +125,6 @@ class Lake:
                 "a key was erased while this attempt was at work, and may be in what it read; nothing was written. "
                 "Run the task again"
             )
-
-    def append_once(self, frame: DataFrame, name: str, app_id: str) -> None:
-        """Append `frame` unless `app_id` has written before: doing it again is right and changes nothing."""
-        fence = self.fence(name, app_id)
-        if fence.version == 0:
-            self.append(frame, name, fence)
 
     def append(self, frame: DataFrame, name: str, *fences: Fence) -> None:
         """Append `frame` as the holder of all `fences`.

@@ -97,7 +97,7 @@ def look(run: Run, key: str, at: datetime) -> Subject:
 
 def explain(run: Run, subject: Subject) -> Explanation:
     """Compute the score again from what it was made of, and say what made it what it is."""
-    row = subject.served.row
+    row, last = subject.served.row, subject.before
     if row is None:
         return Explanation(subject, None, "", None, None, None, None)
     seen = seen_by_models(run.lake, run.pipeline.name, subject.rows)
@@ -111,7 +111,7 @@ def explain(run: Run, subject: Subject) -> Explanation:
         found.faults.get(row, ""),
         values,
         _place(population, row),
-        _change(subject, _values(subject.before, seen, again), values) if subject.before else None,
+        _change(last, subject.names, _values(last, seen, again), values) if last else None,
         _taken_apart(subject, values, population),
     )
 
@@ -162,13 +162,11 @@ def _place(population: Population, row: ScoreRow) -> Place | None:
     return Place(found[0], found[1], found[2], found[3]) if found[0] else None
 
 
-def _change(subject: Subject, old: Values | None, new: Values | None) -> Change | None:
-    if subject.before is None:
-        return None
+def _change(last: ScoreRow, names: Sequence[str], old: Values | None, new: Values | None) -> Change:
     if old is None or new is None:
-        return Change(subject.before, ())
-    changed = ((name, old.get(name), new.get(name)) for name in subject.names)
-    return Change(subject.before, tuple(each for each in changed if each[1] != each[2]))
+        return Change(last, ())
+    changed = ((name, old.get(name), new.get(name)) for name in names)
+    return Change(last, tuple(each for each in changed if each[1] != each[2]))
 
 
 def _taken_apart(subject: Subject, values: Values | None, population: Population) -> Contributions | None:

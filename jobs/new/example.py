@@ -6,6 +6,7 @@ from random import Random
 
 from jobs.new.outline import Outline
 
+COLUMNS = ("order_id", "ordered_at", "amount", "items")  # beside the entity key
 CUSTOMERS = 300
 REFUNDED = 0.03  # share of the orders
 # Orders of a customer within a horizon: so that within it some order again and others do not, however long it is.

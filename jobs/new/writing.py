@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from jobs.errors import DataFault, SpecError
-from jobs.new.example import example
+from jobs.new.example import COLUMNS, example
 from jobs.new.outline import Outline
 from jobs.spec import Settings, load_pipeline, read_pipeline
 from jobs.spec.pipeline import IDENTIFIER
@@ -23,6 +23,8 @@ def write(settings: Settings, outline: Outline) -> list[Path]:
     for name in (outline.name, outline.source, outline.entity_key):
         if not IDENTIFIER.fullmatch(name):
             raise SpecError(f"'{name}' is not a name: write lower-case letters, digits and _, a letter first")
+    if outline.entity_key in COLUMNS:
+        raise SpecError(f"the example has another column '{outline.entity_key}': give the entity key another name")
     with ExitStack() as staged:
         project, landing = (_staging(staged, root) for root in (settings.project, _landing(settings)))
         _put(project, outline.files())

@@ -115,6 +115,8 @@ def test_what_is_there_is_not_overwritten_and_a_fault_leaves_nothing(settings: S
     for name in ("../loyalty", "Loyalty", "a_stream"):
         with pytest.raises(SpecError, match=r"is not a name|ends with _stream"):
             write(settings, Outline(name, "member", f"{name}_orders".replace("a_stream", "as"), 3, "us"))
+    with pytest.raises(SpecError, match="the example has another column 'amount': give the entity key another name"):
+        write(settings, Outline("other", "amount", "other_orders", 3, "us"))
     assert (settings.pipelines / f"{NAME}.yaml").read_text() == "name: mine\n"
     assert files_below(settings.project) + files_below(Path(settings.landing)) == written
 
