@@ -26,10 +26,11 @@ class BriefEngine(SparkDFExecutionEngine):  # type: ignore[misc]  # reason: Grea
     def __init__(self, frame: DataFrame) -> None:
         super().__init__(spark=frame.sparkSession, persist=False, caching=False)
         self.load_batch_data("rows", frame)
+        self.context = quiet_context()
 
     def judge(self, checks: tuple[Check, ...]) -> list[Any]:
         """Return a result of Great Expectations for each check, with counts and without examples."""
-        validator = Validator(execution_engine=self, data_context=quiet_context())
+        validator = Validator(execution_engine=self, data_context=self.context)
         wanted = validator.process_expectations_for_validation([one.expectation.configuration for one in checks])
         return list(validator.graph_validate(wanted, runtime_configuration={"result_format": dict(BRIEF)}))
 

@@ -71,6 +71,11 @@ class Lake:
         if other := {name: value for name, value in table.properties.items() if _given(has(name)) != value}:
             self._define(table, f"ALTER TABLE delta.`{self.path(table.name)}` SET TBLPROPERTIES ({pairs(other)})")
 
+    def refuse_other_types(self, table: Table) -> None:
+        """Raise `DataFault` where `create` would for a column: before what must not be done in vain."""
+        if self.has(table.name):
+            _refuse_other_types(table, self.read(table.name).schema)
+
     def read(self, name: str) -> DataFrame:
         """Return all rows of a table, as it stands now."""
         return self.spark.read.format("delta").load(self.path(name))

@@ -51,6 +51,7 @@ def replace_partitions(dates: Dates, result: Result, fences: Fences, before: Col
     run = dates.any
     lake, name, now = run.lake, run.pipeline.name, run.clock.now()
     seen, scores = features_table(name, result.features.schema), scores_table(name)
+    lake.refuse_other_types(seen)  # or rows would be kept as superseded that nothing replaces
     dated = result.features.withColumn("as_of_date", F.to_date("as_of"))
     kept = _alike(dates, result, dated, before) if before else {}
     if others := set(before) - kept.keys():

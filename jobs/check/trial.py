@@ -1,7 +1,9 @@
 """The trial of a pipeline's SQL on a sample: same bits in any order and spine, nothing from later, a row for each."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -66,7 +68,15 @@ class Trial:
     @cached_property
     def newest(self) -> pa.Table:
         """The rows of the spine at the newest date."""
-        return self._at_newest(self.spine)
+        return _at(self.spine, self.sample.newest)
+
+    @cached_property
+    def parting(self) -> datetime | None:
+        """The newest date that has both rows of half of the keys and others; None where there is none."""
+        half, sides = set(self._half), defaultdict[datetime, set[bool]](set)
+        for key, as_of in rows_of(self.spine):
+            sides[as_of].add(key in half)
+        return max((as_of for as_of, both in sides.items() if len(both) > 1), default=None)
 
     def of_population(self) -> Iterator[Finding]:
         """Judge population.sql."""
@@ -92,7 +102,7 @@ class Trial:
             yield fine(FEATURES, f"deterministic: the same bits in another order, at {self._dates}")
         steady = _without(base, loose)
         yield from self._of_rules(steady, found)
-        apart = differences(self._at_newest(self._halved(steady)), found[APART].select(steady.column_names))
+        apart = differences(self._apart(steady), found[APART].select(steady.column_names)) if APART in found else []
         yield self._of_apart(apart)
         if HALF in found:
             alone = _without(steady, apart)
@@ -135,7 +145,8 @@ class Trial:
             later = {name: self.garden.later(rows, self._keys) for name, rows in self.sample.dimensions.items()}
             worlds[LATER] = World(self.base.events, later)
         found = self.probe.features(self.sql["features"], worlds, self.spine)
-        found |= self.probe.features(self.sql["features"], {APART: self.base}, self._halved(self.newest))
+        if self.parting is not None:
+            found |= self.probe.features(self.sql["features"], {APART: self.base}, self._apart(self.spine))
         if self.garden.pipeline.stream is not None:
             half = World(self.garden.of_half(self.base.events, self._half), self.sample.dimensions)
             found |= self.probe.features(self.sql["features"], {HALF: half}, self._halved(self.spine))
@@ -154,7 +165,10 @@ class Trial:
             yield _of_rule(ATTRIBUTES, differences(base, found[LATER].select(names)))
 
     def _of_apart(self, found: list[Difference]) -> Finding:
-        part = f"half of the keys as of {self.sample.newest:%Y-%m-%d} alone"
+        if self.parting is None:
+            alone = f"none of {self._dates} has rows of several of the keys that were looked at"
+            return noted(FEATURES, f"whether a row depends on the spine's other rows is not known: {alone}")
+        part = f"half of the keys as of {self.parting:%Y-%m-%d} alone"
         if not found:
             return fine(FEATURES, f"independent of the spine's other rows: the same bits for {part}")
         return faulty(
@@ -187,8 +201,8 @@ class Trial:
     def _halved(self, rows: pa.Table) -> pa.Table:
         return rows.filter(pc.is_in(rows["key"], pa.array(self._half, pa.string())))
 
-    def _at_newest(self, rows: pa.Table) -> pa.Table:
-        return rows.filter(pc.equal(rows["as_of"], pa.scalar(self.sample.newest, pa.timestamp("us", "UTC"))))
+    def _apart(self, rows: pa.Table) -> pa.Table:
+        return self._halved(_at(rows, self.parting))
 
     def _early(self, base: Set[tuple[Any, Any]]) -> Iterator[Finding]:
         if rows_of(self.populations[PLANTED]).keys() == base:
@@ -216,6 +230,10 @@ class Trial:
     @property
     def _dates(self) -> str:
         return ", ".join(f"{as_of:%Y-%m-%d}" for as_of in self.sample.as_ofs)
+
+
+def _at(rows: pa.Table, as_of: datetime | None) -> pa.Table:
+    return rows.filter(pc.equal(rows["as_of"], pa.scalar(as_of, pa.timestamp("us", "UTC"))))
 
 
 def _of_rule(rule: Rule, found: list[Difference]) -> Finding:

@@ -256,6 +256,21 @@ def test_a_dimension_with_one_row_a_key_has_later_rows_too(spark: SparkSession, 
         assert [each.is_fault for each in found] == [is_fault], found
 
 
+def test_nothing_is_said_to_be_independent_of_rows_that_are_not_there(filled: Project) -> None:
+    """Of the ranks of one row no two differ, whatever else is in the spine."""
+    pipeline = filled.pipeline()
+    population, features = (pipeline_sql(filled.settings, pipeline, kind) for kind in ("population", "features"))
+    one = replace(population, text=f"{population.text} WHERE e.customer_id = '00001'")
+    ranked = f"{COLUMN}, PERCENT_RANK() OVER (PARTITION BY as_of ORDER BY spent, key) AS planted"
+    sql = {"population": one, "features": replace(features, text=features.text.replace(COLUMN, ranked, 1))}
+    sample = check(filled).sample
+    assert sample is not None
+    garden = Garden(pipeline, sample)
+    said = [each.line for each in Trial(Probe(filled.spark, pipeline), garden, sql).of_features()]
+    assert not [line for line in said if "independent of the spine's other rows" in line]
+    assert [line for line in said if "whether a row depends on the spine's other rows is not known" in line]
+
+
 def test_what_a_stream_cannot_do_is_a_fault_where_one_is_declared(
     filled: Project, model: ModelVersion, tmp_path: Path
 ) -> None:

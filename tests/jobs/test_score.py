@@ -256,8 +256,11 @@ def test_a_feature_that_the_model_does_not_know_is_kept_and_changes_no_score(
     seen = filled.lake.read("features/purchase_propensity")
     assert {row.key_length for row in seen.where("as_of_date = '1998-06-02'").collect()} == {5}
     retyped = own_sql(filled, tmp_path, "SELECT *, 'x' AS key_length FROM ({features}\n)")
+    kept = "scores_superseded/purchase_propensity"
+    superseded = filled.lake.read(kept).count() if filled.lake.has(kept) else 0
     with pytest.raises(DataFault, match="column key_length is INT in the table and STRING now"):
         score(retyped.run(DAY), model.version, model.digest)
+    assert superseded == (filled.lake.read(kept).count() if filled.lake.has(kept) else 0), "nothing replaced it"
 
 
 @pytest.mark.parametrize(
