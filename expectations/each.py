@@ -15,12 +15,14 @@ from great_expectations.util import convert_to_json_serializable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from expectations.engine import BriefEngine
+from expectations.engine import ROWS, BriefEngine
 from expectations.rows import ABOUT_SEVERAL_ROWS
 from expectations.suites import Check
 
 ALL = "the rows of all dates"
-COUNT = ".unexpected_count"
+COUNT, FILTERED = ".unexpected_count", ".filtered_row_count"
+PARTIAL = (".condition", ".aggregate_fn")
+OF_COLUMNS = ("table.columns", "table.column_types")
 
 
 @dataclass(frozen=True)
@@ -42,30 +44,32 @@ class Groups:
 
 def validate_each(frame: DataFrame, checks: tuple[Check, ...], groups: Groups) -> Iterator[tuple[date, list[Any]]]:
     """Give for each date the results of Great Expectations, as `BriefEngine` would of its rows alone."""
-    engine = _Engine(frame, groups)
+    engine = _Engine(frame, checks, groups)
     for as_of in groups.contexts:
         engine.turn_to(as_of)
-        yield as_of, engine.judge(checks)
+        yield as_of, engine.judge()
 
 
 class _Engine(BriefEngine):
     """Counts of all dates at once, and answers for one of them.
 
     What is asked for is known by its expression, which Java compares: an expression that has a number of one date in
-    it, such as a mean, is another one for the next.
+    it, such as a mean, is another one for the next. Expressions themselves are made once for all dates where they are
+    made of the same: to make them takes longer than to count.
     """
 
-    def __init__(self, frame: DataFrame, groups: Groups) -> None:
-        super().__init__(frame)
+    def __init__(self, frame: DataFrame, checks: tuple[Check, ...], groups: Groups) -> None:
+        super().__init__(frame, checks)
         self.frame, self.groups = frame, groups
         self.known: dict[tuple[object, object], dict[date, object]] = {}
+        self.made: dict[object, tuple[Mapping[str, object], object]] = {}
         self.as_of = next(iter(groups.contexts))
         self.load_batch_data(ALL, frame)
 
     def turn_to(self, as_of: date) -> None:
         """Answer for the rows of this date from now on."""
         self.as_of = as_of
-        self.load_batch_data(str(as_of), self.groups.of(self.frame, as_of))
+        self.load_batch_data(ROWS, self.groups.of(self.frame, as_of))
 
     def resolve_metric_bundle(self, metric_fn_bundle: Iterable[Any]) -> dict[Any, Any]:
         """Return the values of aggregates, by their ids."""
@@ -81,11 +85,30 @@ class _Engine(BriefEngine):
         # Of no rows there is no group, and yet a count.
         return found | (super().resolve_metric_bundle(absent) if absent else {})
 
-    def instead(self, metric: str, own: Callable[..., Any]) -> Callable[..., Any]:
-        """Return how a metric is computed: what would take a Spark job for each date is counted as the rest."""
-        if metric.endswith(COUNT):
-            return partial(self._unexpected, metric.removesuffix(COUNT), own)
+    def instead(self, metric: Any, own: Callable[..., Any]) -> Callable[..., Any]:
+        """Return how a metric is computed; what would take a Spark job for each date is counted as the rest."""
+        name = metric.metric_name
+        if name.endswith(COUNT):
+            return partial(self._unexpected, name.removesuffix(COUNT), own)
+        if name.endswith(FILTERED):
+            return self._filtered
+        if name.endswith(PARTIAL) or name in OF_COLUMNS:
+            return partial(self._made_once, metric.id, own)
         return super().instead(metric, own)
+
+    def _made_once(self, metric: object, own: Callable[..., Any], **kwargs: Any) -> Any:
+        """Return what a metric was for the date before, if it is made of the same now."""
+        made_of, found = self.made.get(metric, (None, None))
+        if made_of is None or not _are_same(made_of, kwargs["metrics"]):
+            found = own(**kwargs)
+            self.made[metric] = (dict(kwargs["metrics"]), found)
+        return found
+
+    def _filtered(self, **kwargs: Any) -> Any:
+        """Return how many rows of the date an expectation of several columns looks at."""
+        rows, domain = F.count(F.lit(1)), kwargs["metric_domain_kwargs"]
+        self._count([(rows, domain)])
+        return self.known[_key(rows, domain)].get(self.as_of, 0)
 
     def _unexpected(self, metric: str, own: Callable[..., Any], **kwargs: Any) -> Any:
         """Return how many rows of the date break a condition."""
@@ -119,6 +142,13 @@ class _Engine(BriefEngine):
             found = rows.groupBy(self.groups.by).agg(*(column for column, _ in columns)).collect()
             for place, (column, domain) in enumerate(columns):
                 self.known[_key(column, domain, condition)] = {row[0]: row[place + 1] for row in found}
+
+
+def _are_same(made_of: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    """Tell whether values are equal; expressions only where they are the very same, for `==` makes another one."""
+    return made_of.keys() == now.keys() and all(
+        one is now[name] or (not isinstance(one, tuple) and bool(one == now[name])) for name, one in made_of.items()
+    )
 
 
 def _domain(domain: Mapping[str, Any]) -> object:

@@ -18,32 +18,49 @@ from expectations.suites import Check
 
 BRIEF = {"result_format": "BASIC", "partial_unexpected_count": 0}
 VALUES = ".unexpected_values"
+ROWS = "rows"
 
 
 class BriefEngine(SparkDFExecutionEngine):  # type: ignore[misc]  # reason: Great Expectations has no types
-    """Counts rows, and looks for no example: to find none, Spark makes a plan for each expectation of a column."""
+    """Judges a frame by one suite, with counts and without examples.
 
-    def __init__(self, frame: DataFrame) -> None:
+    To look for examples where there are none, Spark makes a plan for each expectation of a column.
+    """
+
+    def __init__(self, frame: DataFrame, checks: tuple[Check, ...]) -> None:
         super().__init__(spark=frame.sparkSession, persist=False, caching=False)
-        self.load_batch_data("rows", frame)
-        self.context = quiet_context()
+        self.load_batch_data(ROWS, frame)
+        self.checks, self.validator = checks, _Validator(execution_engine=self, data_context=quiet_context())
 
-    def judge(self, checks: tuple[Check, ...]) -> list[Any]:
-        """Return a result of Great Expectations for each check, with counts and without examples."""
-        validator = Validator(execution_engine=self, data_context=self.context)
-        wanted = validator.process_expectations_for_validation([one.expectation.configuration for one in checks])
-        return list(validator.graph_validate(wanted, runtime_configuration={"result_format": dict(BRIEF)}))
+    def judge(self) -> list[Any]:
+        """Return a result of Great Expectations for each check."""
+        wanted = [one.expectation.configuration for one in self.checks]
+        return list(self.validator.graph_validate(wanted, runtime_configuration={"result_format": dict(BRIEF)}))
 
-    def instead(self, metric: str, own: Callable[..., Any]) -> Callable[..., Any]:
-        """Return how a metric is computed that takes Spark jobs of its own."""
-        return (lambda **_: []) if metric.endswith(VALUES) else own
+    def instead(self, metric: Any, own: Callable[..., Any]) -> Callable[..., Any]:
+        """Return how a metric is computed that is not one of those aggregates which take one Spark job together."""
+        return (lambda **_: []) if metric.metric_name.endswith(VALUES) else own
 
     def _build_direct_and_bundled_metric_computation_configurations(self, *args: Any, **kwargs: Any) -> Any:
         direct, bundled = super()._build_direct_and_bundled_metric_computation_configurations(*args, **kwargs)
-        changed = [
-            replace(one, metric_fn=self.instead(one.metric_configuration.metric_name, one.metric_fn)) for one in direct
-        ]
+        changed = [replace(one, metric_fn=self.instead(one.metric_configuration, one.metric_fn)) for one in direct]
         return changed, bundled
+
+
+class _Validator(Validator):  # type: ignore[misc]  # reason: as above
+    """Finds out once what a suite depends on: it is the same for all rows that are judged by it."""
+
+    found: Any = None
+
+    def _generate_metric_dependency_subgraphs_for_each_expectation_configuration(
+        self, *args: Any, **kwargs: Any
+    ) -> tuple[Any, list[Any], list[Any]]:
+        if self.found is None:
+            self.found = super()._generate_metric_dependency_subgraphs_for_each_expectation_configuration(
+                *args, **kwargs
+            )
+        graphs, results, configurations = self.found
+        return graphs, list(results), list(configurations)
 
 
 def quiet_context(sites: dict[str, Any] | None = None) -> Any:

@@ -62,7 +62,7 @@ class Gate:
         """
         suite = self.suite(name)
         _require_columns(frame, suite)
-        results = BriefEngine(frame).judge(suite.checks)
+        results = BriefEngine(frame, suite.checks).judge()
         _require_evaluated(suite, results)
         found = findings(suite.checks, results)
         if not all(finding.success for finding in found):

@@ -137,7 +137,7 @@ def test_expectations_that_share_a_line_are_each_judged(gate: Gate, spark: Spark
 
 def test_results_that_are_not_one_for_each_check_are_no_verdict(gate: Gate, spark: SparkSession) -> None:
     checks = gate.suite("sales").checks
-    results = BriefEngine(sales(spark, [1.0])).judge(checks[1:])
+    results = BriefEngine(sales(spark, [1.0]), checks[1:]).judge()
     with pytest.raises(CheckBroken, match="gave 3 results for 4 expectations"):
         findings(checks, results)
 

@@ -63,7 +63,7 @@ def suite_of(folder: Path, text: str) -> Suite:
 
 
 def counted_by_gx(frame: DataFrame, suite: Suite) -> dict[int, int]:
-    results = BriefEngine(frame).judge(suite.checks)
+    results = BriefEngine(frame, suite.checks).judge()
     return {r.expectation_config.meta["line"]: r.result["unexpected_count"] or 0 for r in results}
 
 
