@@ -92,8 +92,12 @@ class Tombstones:
     @property
     def unended(self) -> list[dict[str, Any]]:
         """The rows of erasures that have begun and not ended."""
-        rows = self.rows
-        return [row for row in rows if row["event"] == BEGUN and not _has_ended(row, rows)]
+        rows, ends = self.rows, dict[str, list[dict[str, Any]]]()
+        for row in rows:
+            if row["event"] == DONE:
+                ends.setdefault(row["key_hash"], []).append(row)
+        begun = (row for row in rows if row["event"] == BEGUN)
+        return [row for row in begun if not any(_is_end_of(row, end) for end in ends.get(row["key_hash"], ()))]
 
     def of(self, source: str, columns: Container[str]) -> list[Erased]:
         """Return the erased keys of a source, for each of its `columns` that was an entity key of some of them.
@@ -174,7 +178,7 @@ def _marker(is_marked: Callable[[str | None], bool]) -> Callable[[pa.Array], pa.
     return marked
 
 
-def _has_ended(begun: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Tell whether an erasure that has begun came to its end: each later one of the same key does all of it again."""
-    ends = (row["at"] for row in rows if row["event"] == DONE and row["key_hash"] == begun["key_hash"])
-    return any(at >= begun["at"] for at in ends)
+def _is_end_of(begun: dict[str, Any], done: dict[str, Any]) -> bool:
+    """Tell whether an erasure has ended with a later one of its key: that one did all of it again, if of no less."""
+    is_of_all = EVERY in done["sources"] or set(begun["sources"]) <= set(done["sources"])
+    return is_of_all and done["at"] >= begun["at"]
