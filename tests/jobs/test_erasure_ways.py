@@ -9,6 +9,7 @@ import pytest
 
 from jobs.erasure.erase import Erasure, Place
 from jobs.erasure.scope import scope_of
+from jobs.erasure.streams import Streams
 from jobs.erasure.tombstones import Tombstones
 from jobs.erasure.undeclared import refuse_undeclared
 from jobs.errors import Fenced, FileFault, UndeclaredData
@@ -23,7 +24,8 @@ from tests.project import Project, purchases, scored
 from tests.registered import register_small
 
 KEY = "00042"
-EVENTS, QUARANTINE, SCORES = "events/transactions", "quarantine/transactions", "scores/purchase_propensity"
+NAME, EVENTS, QUARANTINE = "purchase_propensity", "events/transactions", "quarantine/transactions"
+SCORES = f"scores/{NAME}"
 
 
 def erasure(project: Project, store: Store, key: str = KEY) -> Erasure:
@@ -33,7 +35,7 @@ def erasure(project: Project, store: Store, key: str = KEY) -> Erasure:
 
 def begin(project: Project, store: Store, key: str = KEY) -> None:
     """Put the tombstone of a customer, which is the first step of an erasure."""
-    erasure(project, store, key)._begin([])
+    erasure(project, store, key)._begin()
 
 
 def keys(project: Project, table: str, column: str) -> set[str]:
@@ -98,7 +100,7 @@ def test_a_landing_file_that_cannot_be_read_is_told_before_anything_is_touched(p
     with pytest.raises(FileFault, match=r"cut\.csv\.gz: it cannot be read"):
         list(erasure(project, store).run())
     assert not project.lake.has("erasures")
-    assert not store.ask("EXISTS", stream_wish_key("purchase_propensity"))
+    assert not store.ask("EXISTS", stream_wish_key(NAME))
 
 
 def test_whatever_ends_an_erasure_says_which_streams_wait_for_it(
@@ -111,18 +113,57 @@ def test_whatever_ends_an_erasure_says_which_streams_wait_for_it(
     with pytest.raises(StoreUnavailable):
         list(erasure(project, store).run())
     assert "the streams of purchase_propensity stand still until this erasure is run again" in caplog.text
-    assert store.ask("EXISTS", stream_wish_key("purchase_propensity"))
+    assert store.ask("EXISTS", stream_wish_key(NAME))
 
 
 def test_a_stream_that_another_erasure_has_stopped_runs_again_after_each_of_them(
     project: Project, store: Store
 ) -> None:
-    assert erasure(project, store, "1")._begin(["purchase_propensity"]) == {"purchase_propensity"}
-    second = erasure(project, store, "2")
-    assert second._begin([]) == {"purchase_propensity"}
-    erasure(project, store, "1")._end()
-    assert second._begin([]) == {"purchase_propensity"}, "its own row says so"
+    first, second = erasure(project, store, "1"), erasure(project, store, "2")
+    assert first._begin() == {NAME}
+    first._streams.stop()
+    assert second._begin() == {NAME}
+    first._end()
+    assert second._begin() == {NAME}, "its own row says so"
     assert [row["key_hash"] for row in Tombstones(project.settings).unended] == [second.mark]
+
+
+@pytest.mark.parametrize("does", ["begins", "ends"])
+def test_a_stream_runs_again_whatever_another_erasure_does_while_redis_is_asked(
+    project: Project, store: Store, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    first, second = erasure(project, store, "1"), erasure(project, store, "2")
+    real = Streams.unstopped
+
+    def stopped() -> None:
+        first._begin()
+        first._streams.stop()
+
+    def meanwhile(streams: Streams) -> list[str]:
+        monkeypatch.undo()
+        if does == "begins":
+            stopped()
+            return real(streams)
+        found = real(streams)
+        first._streams.release([NAME])
+        first._end()
+        return found
+
+    if does == "ends":
+        stopped()
+    monkeypatch.setattr(Streams, "unstopped", meanwhile)
+    assert any(NAME in line for line in list(second.run()))
+    assert not store.ask("EXISTS", stream_wish_key(NAME))
+
+
+def test_a_stream_that_was_started_before_an_erasure_is_run_again_is_on_record(project: Project, store: Store) -> None:
+    store.ask("SET", stream_wish_key(NAME), 1)
+    assert erasure(project, store)._begin() == set()
+    store.unlink([stream_wish_key(NAME)])
+    assert erasure(project, store)._begin() == {NAME}
+    store.ask("SET", stream_wish_key(NAME), 1)
+    assert erasure(project, store)._begin() == {NAME}
+    assert len(Tombstones(project.settings).unended) == 2
 
 
 def test_what_nobody_declares_any_more_is_named_before_a_key_goes_out_of_everything(
@@ -131,7 +172,7 @@ def test_what_nobody_declares_any_more_is_named_before_a_key_goes_out_of_everyth
     declared = load_pipelines(project.settings.pipelines)
     project.deliver(DAY, purchases(DAY, 5))
     ingest(project.run(DAY), [DAY])
-    store.register("purchase_propensity")
+    store.register(NAME)
     refuse_undeclared(project.lake, store, declared)
     for name in ("events/old", "scores/churn", "quality/churn"):
         project.lake.files.make_folder(name)
