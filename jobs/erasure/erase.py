@@ -116,7 +116,7 @@ class Erasure:
             yield f"{what}: {many}"
 
     def _tables(self) -> list[Kept]:
-        return [table for table in kept_tables(self.scope) if self.place.lake.has(table.name)]
+        return [table for table in kept_tables(self.scope) if self._rows.has(table)]
 
     def _begin(self) -> set[str]:
         """Write the tombstone, before anything else; return whose streams run again at the end."""

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 
 from jobs.erasure.erase import Erasure, Place
-from jobs.erasure.scope import scope_of
+from jobs.erasure.scope import scope_of, scope_of_all
 from jobs.erasure.streams import Streams
 from jobs.erasure.tombstones import Tombstones
 from jobs.erasure.undeclared import refuse_undeclared
 from jobs.errors import Fenced, FileFault, UndeclaredData
 from jobs.ingest import ingest
 from jobs.spec import load_pipelines
+from jobs.tables import events_table, quarantine_table
 from serving.clock import Clock
 from serving.errors import StoreUnavailable
 from serving.keys import stream_wish_key
 from serving.store import Store
 from tests.jobs.conftest import DAY
+from tests.jobs.traces import traces
 from tests.project import Project, purchases, scored
 from tests.registered import register_small
 
@@ -52,6 +54,35 @@ def test_a_customer_that_one_pipeline_erased_is_brought_by_none_of_another_key(p
     assert len(keys(project, EVENTS, "customer_id")) == 40
     assert KEY not in keys(project, EVENTS, "customer_id")
     assert ["00007" in raw for raw in keys(project, QUARANTINE, "raw")] == [True]
+
+
+def test_an_erasure_of_all_takes_a_key_out_of_what_pipelines_of_other_keys_read(project: Project, store: Store) -> None:
+    """Also where its column is a number there, and where it was declared since, so that the table has none yet."""
+    key, one = "77770777", project.pipeline()
+    columns = {"shop": "string", "purchase_date": "date", "customer_id": "int"}
+    changes = {"landing": "visits/date={day}/*.csv", "columns": columns}
+    visits = one.events[1].model_copy(update=changes)
+    returns = visits.model_copy(update={"landing": "returns/date={day}/*.csv"})
+    shops = one.model_copy(update={"name": "shops", "entity_key": "shop", "sources": {"visits": visits}})
+    more = shops.model_copy(update={"name": "more", "sources": {"returns": returns}})
+    project.lake.create(
+        events_table("returns", returns.model_copy(update={"columns": {"shop": "string", "purchase_date": "date"}}))
+    )
+    for table, rows, names in (
+        (events_table("visits", visits), [("s1", int(key)), ("s2", 7)], "shop STRING, customer_id INT"),
+        (quarantine_table("visits"), [(f"{each},x", []) for each in (key, "7")], "raw STRING, reasons ARRAY<STRING>"),
+    ):
+        project.lake.create(table)
+        project.lake.append(project.spark.createDataFrame(rows, names), table.name, project.lake.fence(table.name, "t"))
+    file = Path(project.settings.landing, "visits", f"date={DAY}", "visits.csv")
+    file.parent.mkdir(parents=True)
+    file.write_text(f"shop,purchase_date,customer_id\ns1,{DAY},{key}\ns2,{DAY},7\n")
+    scope = scope_of_all("customer_id", {each.name: each for each in (one, shops, more)})
+    told = list(Erasure(Place(project.lake, project.settings, store, Clock()), scope, key).run())
+    assert {"landing: visits: 1", "events/visits: 1", "quarantine/visits: 1"} <= set(told)
+    assert any(line.startswith("shops: its stream was stopped and its state removed") for line in told)
+    assert traces(project, key) == []
+    assert keys(project, "events/visits", "shop") == {"s2"}
 
 
 def test_who_read_a_key_before_it_was_erased_shows_nothing(
