@@ -13,11 +13,14 @@ from jobs.erasure.streams import Streams
 from jobs.erasure.tombstones import Tombstones
 from jobs.erasure.undeclared import refuse_undeclared
 from jobs.errors import Fenced, FileFault, UndeclaredData
+from jobs.explain.recompute import _as_it_stood
+from jobs.explain.recorded import ScoreRow
 from jobs.ingest import ingest
 from jobs.spec import load_pipelines
 from jobs.tables import events_table, quarantine_table
 from serving.clock import Clock
 from serving.errors import StoreUnavailable
+from serving.head import Model
 from serving.keys import stream_wish_key
 from serving.store import Store
 from tests.jobs.conftest import DAY
@@ -115,6 +118,18 @@ def test_who_read_a_key_before_it_was_erased_shows_nothing(
     monkeypatch.undo()
     scored(project, model, DAY)
     assert keys(project, SCORES, "key") == {f"{number:05d}" for number in range(1, 46)} - {KEY, "00041"}
+
+
+def test_a_score_is_computed_again_without_the_rows_of_erased_keys(project: Project, store: Store) -> None:
+    project.deliver(DAY, purchases(DAY, 45))
+    ingest(project.run(DAY), [DAY])
+    begin(project, store)
+    run, versions = project.run(DAY), {KEY: 0, "00001": 0}
+    row = ScoreRow("batch", "00001", 0.5, run.as_of, Model("m", "1", "digest"), 0, (), "test")
+    for one, known in ((row, 44), (replace(row, kind="stream"), 1)):
+        stood = _as_it_stood(run, EVENTS, [one], versions)
+        assert KEY not in {each.customer_id for each in stood.collect()}
+        assert stood.count() == known
 
 
 def test_an_attempt_whose_files_were_removed_ends_though_its_next_write_succeeds(project: Project) -> None:
