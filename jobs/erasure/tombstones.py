@@ -15,7 +15,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 from jobs.erasure.secret import Secret, read_secret, remedy
 from jobs.erasure.words import named, words
 from jobs.errors import ErasureKeyLost
-from jobs.spec import Settings
+from jobs.spec import Pipeline, Settings
 from jobs.tables import ERASURES, Column, Table
 
 BEGUN, DONE = "begun", "done"
@@ -113,13 +113,15 @@ class Tombstones:
                 barred.setdefault(row["entity_key"], []).append(row)
         return [self._erased(rows) for rows in barred.values()]
 
-    def at_work(self, entity_key: str) -> Erased | None:
-        """Return the keys whose erasure has begun and not ended: tables may still have them; None for none.
+    def at_work(self, pipeline: Pipeline) -> Erased | None:
+        """Return a pipeline's keys whose erasure has begun and not ended, for tables may have them; None for none.
 
         Raises:
             ErasureKeyLost: there are some, and not the secret to tell them by.
         """
-        mine = [row for row in self.unended if row["entity_key"] == entity_key]
+        bringing = {EVERY, *pipeline.sources}
+        rows = (row for row in self.unended if bringing & set(row["sources"]))
+        mine = [row for row in rows if row["entity_key"] == pipeline.entity_key]
         return self._erased(mine) if mine else None
 
     def require(self, secret: Secret) -> None:
