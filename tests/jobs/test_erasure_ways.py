@@ -120,6 +120,20 @@ def test_who_read_a_key_before_it_was_erased_shows_nothing(
     assert keys(project, SCORES, "key") == {f"{number:05d}" for number in range(1, 46)} - {KEY, "00041"}
 
 
+def test_what_is_replaced_while_a_key_is_erased_is_kept_without_it(
+    project: Project, store: Store, tmp_path: Path
+) -> None:
+    project.deliver(DAY, purchases(DAY, 45))
+    ingest(project.run(DAY), [DAY])
+    first, other = (register_small(project.settings.mlflow_uri, tmp_path / "report", seed=seed) for seed in (1, 2))
+    scored(project, first, DAY)
+    begin(project, store)
+    scored(project, other, DAY)
+    for table in ("scores_superseded", "features_superseded"):
+        kept = keys(project, f"{table}/{NAME}", "key")
+        assert (len(kept), KEY in kept) == (44, False), table
+
+
 def test_a_score_is_computed_again_without_the_rows_of_erased_keys(project: Project, store: Store) -> None:
     project.deliver(DAY, purchases(DAY, 45))
     ingest(project.run(DAY), [DAY])
