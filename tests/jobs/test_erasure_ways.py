@@ -15,7 +15,8 @@ from jobs.erasure.undeclared import refuse_undeclared
 from jobs.errors import Fenced, FileFault, UndeclaredData
 from jobs.explain.recompute import _as_it_stood
 from jobs.explain.recorded import ScoreRow
-from jobs.ingest import ingest
+from jobs.fencing import Fence
+from jobs.ingest import Target, _append_once, ingest
 from jobs.spec import load_pipelines
 from jobs.tables import events_table, quarantine_table
 from serving.clock import Clock
@@ -118,6 +119,27 @@ def test_who_read_a_key_before_it_was_erased_shows_nothing(
     monkeypatch.undo()
     scored(project, model, DAY)
     assert keys(project, SCORES, "key") == {f"{number:05d}" for number in range(1, 46)} - {KEY, "00041"}
+
+
+def test_a_key_that_is_erased_as_an_attempt_takes_new_fences_does_not_come_in(
+    project: Project, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.deliver(DAY, purchases(DAY, 45))
+    real, append = Target.fences, _append_once
+
+    def erased_before(target: Target) -> tuple[Fence, Fence]:
+        begin(project, store)
+        return real(target)
+
+    def overtaken(*_: object) -> None:
+        monkeypatch.setattr("jobs.ingest._append_once", append)
+        monkeypatch.setattr(Target, "fences", erased_before)
+        raise Fenced("a live event came first")
+
+    monkeypatch.setattr("jobs.ingest._append_once", overtaken)
+    with pytest.raises(Fenced, match="a key was erased while this attempt was at work"):
+        ingest(project.run(DAY), [DAY])
+    assert keys(project, EVENTS, "customer_id") == set()
 
 
 def test_what_is_replaced_while_a_key_is_erased_is_kept_without_it(
