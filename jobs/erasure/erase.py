@@ -87,7 +87,7 @@ class Erasure:
 
     def _pass(self) -> Iterator[str]:
         """Erase the key from all places once, and tell of those that had it."""
-        for pipeline in self.scope.streaming:
+        for pipeline in self.scope.readers:
             self.place.lake.files.delete(f"staging/{pipeline.name}")  # who works there begins again, without the key
         for name, source in self.scope.sources.items():
             yield from self._told(f"landing: {name}", self._landing.erase(source))
@@ -141,7 +141,7 @@ class Erasure:
             running = self._streams.unstopped()
             if self._tombstones.version == version:
                 stopped = {name for row in unended for name in _stopped_by(row)}
-                return unended, {*running, *(each.name for each in self.scope.streaming if each.name in stopped)}
+                return unended, {*running, *(each.name for each in self.scope.readers if each.name in stopped)}
 
     def _end(self) -> None:
         self._write(DONE, {"found": self.found})
@@ -178,7 +178,7 @@ class Erasure:
 
     @property
     def _reports(self) -> Reports:
-        return Reports(self.place.settings.reports, tuple(each.name for each in self.scope.pipelines), self.key)
+        return Reports(self.place.settings.reports, tuple(each.name for each in self.scope.readers), self.key)
 
     @cached_property
     def _rows(self) -> Rows:
@@ -187,7 +187,7 @@ class Erasure:
     @property
     def _streams(self) -> Streams:
         place = self.place
-        return Streams(self.scope.streaming, place.lake, place.settings, place.store, place.clock)
+        return Streams(self.scope.readers, place.lake, place.settings, place.store, place.clock)
 
     @cached_property
     def _generations(self) -> list[Generations]:

@@ -24,8 +24,8 @@ class Scope:
     bars: tuple[str, ...]  # the sources that bring the key no more
 
     @property
-    def streaming(self) -> tuple[Pipeline, ...]:
-        """All pipelines whose streams may hold the key."""
+    def readers(self) -> tuple[Pipeline, ...]:
+        """All pipelines whose streams may hold the key, and whose reports may show it."""
         return self.pipelines + self.neighbours
 
 

@@ -81,6 +81,9 @@ def test_an_erasure_of_all_takes_a_key_out_of_what_pipelines_of_other_keys_read(
     file = Path(project.settings.landing, "visits", f"date={DAY}", "visits.csv")
     file.parent.mkdir(parents=True)
     file.write_text(f"shop,purchase_date,customer_id\ns1,{DAY},{key}\ns2,{DAY},7\n")
+    page = Path(project.settings.reports, "expectations", "shops", "visits", "1998-06-02", "index.html")
+    page.parent.mkdir(parents=True)
+    page.write_text(f"<td>{key}</td>")
     scope = scope_of_all("customer_id", {each.name: each for each in (one, shops, more)})
     told = list(Erasure(Place(project.lake, project.settings, store, Clock()), scope, key).run())
     assert {"landing: visits: 1", "events/visits: 1", "quarantine/visits: 1"} <= set(told)
@@ -255,9 +258,12 @@ def test_what_nobody_declares_any_more_is_named_before_a_key_goes_out_of_everyth
     project.deliver(DAY, purchases(DAY, 5))
     ingest(project.run(DAY), [DAY])
     store.register(NAME)
-    refuse_undeclared(project.lake, store, declared)
+    refuse_undeclared(project.lake, store, project.settings.reports, declared)
     for name in ("events/old", "scores/churn", "quality/churn"):
         project.lake.files.make_folder(name)
     store.register("churn")
-    with pytest.raises(UndeclaredData, match=r"declares events/old, scores/churn, churn \(in Redis\), which"):
-        refuse_undeclared(project.lake, store, declared)
+    for name in (NAME, "old"):
+        Path(project.settings.reports, "expectations", name).mkdir(parents=True)
+    named = r"declares events/old, scores/churn, churn \(in Redis\), old \(in .*/reports\), which"
+    with pytest.raises(UndeclaredData, match=named):
+        refuse_undeclared(project.lake, store, project.settings.reports, declared)
