@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -15,6 +15,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 from jobs.erasure.secret import Secret, read_secret, remedy
 from jobs.erasure.words import named, words
 from jobs.errors import ErasureKeyLost
+from jobs.publication.ledger import rows_of
 from jobs.spec import Pipeline, Settings
 from jobs.tables import ERASURES, Column, Table
 
@@ -146,7 +147,7 @@ class Tombstones:
         self._table.update_incremental()
         version = self._table.version()
         if version != self._known[0]:
-            self._known = (version, read_rows(self._table))
+            self._known = (version, rows_of(self._table))
         return self._known
 
 
@@ -155,13 +156,6 @@ def without_erased(frame: DataFrame, settings: Settings, table: str) -> DataFram
     for erased in Tombstones(settings).of(table.rpartition("/")[2], frame.columns):
         frame = frame.where(~erased.is_in(F.col(erased.entity_key)))
     return frame
-
-
-def read_rows(table: DeltaTable) -> list[dict[str, Any]]:
-    """Return all rows of a small table."""
-    found = QueryBuilder().register("known", table).execute("SELECT * FROM known").read_all()
-    columns = [found.column(name).to_pylist() for name in found.column_names]
-    return [dict(zip(found.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _applied(is_marked: Callable[[str | None], bool], column: SparkColumn) -> SparkColumn:
