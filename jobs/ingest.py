@@ -129,9 +129,10 @@ def _append(target: Target, audited: Audited, files: list[LandingFile], fences: 
     # Whatever this pipeline declares: another one may have a stream that shares the source.
     is_live = target.source.kind == "events"
     with way_through(target.run.settings.table(target.table.name)) if is_live else nullcontext():
+        erasures = fences[0].erasures
         for _ in range(TRIES):
-            target.run.lake.refuse_erased_since(fences[0].erasures)
             fences = target.fences()
+            target.run.lake.refuse_erased_since(erasures)  # after the new fences, which know no erasure before them
             if len(_not_yet_ingested(target, files)) < len(files):
                 break
             with suppress(Fenced):

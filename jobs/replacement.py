@@ -8,6 +8,7 @@ from datetime import date, datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from jobs.erasure.tombstones import Tombstones
 from jobs.fencing import Fence
 from jobs.run import CHAMPION, Dates, of_dates, partitions
 from jobs.tables import Table, features_table, scores_table, superseded
@@ -102,8 +103,12 @@ def _written_first(kept: Mapping[date, int | None], now: datetime) -> Column:
 
 
 def _supersede(dates: Dates, fences: Mapping[date, Fence], now: datetime) -> None:
-    """Keep what is about to be replaced by other rows, or by more of them; each date once for each of its fences."""
-    lake, name = dates.any.lake, dates.any.pipeline.name
+    """Keep what is about to be replaced by other rows, or by more of them; each date once for each of its fences.
+
+    Not those of keys that are being erased: what is replaced may have them still.
+    """
+    run = dates.any
+    lake, name = run.lake, run.pipeline.name
     tables: list[tuple[Table, Callable[[Collection[date]], str]]] = [(scores_table(name), partitions)]
     if lake.has(f"features/{name}"):
         # With all columns that it has: features.sql may not give some of them any more.
@@ -115,5 +120,8 @@ def _supersede(dates: Dates, fences: Mapping[date, Fence], now: datetime) -> Non
         marks = {f"{fence.app_id}/{fence.version - 1}": as_of for as_of, fence in fences.items()}
         fresh = [fence for fence in lake.fences(kept.name, marks) if fence.version == 0]
         if fresh:
+            # After the fences: of an erasure that begins later they know.
+            erased = Tombstones(run.settings).at_work(run.pipeline)
             rows = lake.read(table.name).where(where([marks[fence.app_id] for fence in fresh]))
+            rows = rows if erased is None else rows.where(~erased.is_in(F.col("key")))
             lake.append(rows.withColumn("superseded_at", F.lit(now)).select(*kept.names), kept.name, *fresh)

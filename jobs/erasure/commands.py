@@ -59,9 +59,9 @@ def _erase(scope: "Scope", key: str, reason: str) -> None:
         with Store(serving.redis_url) as store:
             place = Place(Lake(spark, found.lake), found, store, serving.clock)
             if EVERY in scope.bars:
-                refuse_undeclared(place.lake, store, load_pipelines(found.pipelines))
+                refuse_undeclared(place.lake, store, found.reports, load_pipelines(found.pipelines))
             names = ", ".join(each.name for each in scope.pipelines)
-            click.echo(f"a {scope.entity_key} of {names}, whose sources are {', '.join(scope.sources)}")
+            click.echo(f"a {scope.entity_key} of {names}, in the sources {', '.join(scope.sources)}")
             erasure = Erasure(place, scope, key, reason)
             for line in erasure.run():
                 click.echo(f"  {line}")

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ class Entrance:
 
     def kept(self, rows: DataFrame) -> DataFrame:
         """Return staged rows without those of erased keys; `refused` counts them once these were computed."""
-        barred = Tombstones(self.settings).of(self.source, rows.columns)
+        barred = self._tombstones.of(self.source, rows.columns)
         if not barred:
             return rows
         self._counted.append(Observation())
@@ -45,10 +45,14 @@ class Entrance:
     def let_in(self, rows: pa.Table) -> pa.Table:
         """Return typed messages without those of erased keys."""
         kept = rows
-        for erased in Tombstones(self.settings).of(self.source, rows.column_names):
+        for erased in self._tombstones.of(self.source, rows.column_names):
             told = zip(*(kept[name].to_pylist() for name in (erased.entity_key, "parse_fault", "raw")), strict=True)
             marked = [erased.has(key) or bool(fault and erased.shows(raw)) for key, fault, raw in told]
             kept = kept.filter(pc.invert(pa.array(marked, pa.bool_())))
         if len(kept) < len(rows):
             LOG.warning("%s: %d %s", self.source, len(rows) - len(kept), REFUSED)
         return kept
+
+    @cached_property
+    def _tombstones(self) -> Tombstones:
+        return Tombstones(self.settings)

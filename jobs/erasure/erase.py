@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 from deltalake import write_deltalake
@@ -61,7 +62,7 @@ class Erasure:
         """
         streams = self._streams
         self._left_in_landing()  # what cannot be read is told before anything is touched
-        resume = self._begin(streams.unstopped())
+        resume = self._begin()
         yield f"tombstone {self.mark[:12]}: {', '.join(self.scope.bars)} bring the key no more"
         with _standing_still(resume):
             streams.stop()
@@ -86,7 +87,7 @@ class Erasure:
 
     def _pass(self) -> Iterator[str]:
         """Erase the key from all places once, and tell of those that had it."""
-        for pipeline in self.scope.streaming:
+        for pipeline in self.scope.readers:
             self.place.lake.files.delete(f"staging/{pipeline.name}")  # who works there begins again, without the key
         for name, source in self.scope.sources.items():
             yield from self._told(f"landing: {name}", self._landing.erase(source))
@@ -115,22 +116,32 @@ class Erasure:
             yield f"{what}: {many}"
 
     def _tables(self) -> list[Kept]:
-        return [table for table in kept_tables(self.scope) if self.place.lake.has(table.name)]
+        return [table for table in kept_tables(self.scope) if self._rows.has(table)]
 
-    def _begin(self, unstopped: list[str]) -> set[str]:
-        """Write the tombstone, before anything else; return whose streams run again at the end.
-
-        An erasure that was killed, or is at work on another key, has stopped some: its row says which.
-        """
+    def _begin(self) -> set[str]:
+        """Write the tombstone, before anything else; return whose streams run again at the end."""
         lake = self.place.lake
         lake.create(erasures_table())
         lake.create(rewritten_table())
-        unended = self._tombstones.unended
-        barred = {source for row in unended if row["key_hash"] == self.mark for source in row["sources"]}
-        resume = {*unstopped, *(name for row in unended for name in json.loads(row["told"])["streams"])}
-        if set(self.scope.bars) - barred:
+        unended, resume = self._at_work()
+        mine = [row for row in unended if row["key_hash"] == self.mark]
+        # One that is of less, or lets fewer streams run again, does not stand for this one if it is killed.
+        if not any(set(row["sources"]) >= set(self.scope.bars) and _stopped_by(row) >= resume for row in mine):
             self._write(BEGUN, {"streams": sorted(resume)})
         return resume
+
+    def _at_work(self) -> tuple[list[dict[str, Any]], set[str]]:
+        """Return the rows of erasures that have not ended, and which of the scope's streams are to run again.
+
+        An erasure that was killed, or is at work on another key, has stopped some: its row says which. Where one
+        begins or ends while Redis is asked, all is asked again, or a stream that it has stopped would stay so.
+        """
+        while True:
+            version, unended = self._tombstones.version, self._tombstones.unended
+            running = self._streams.unstopped()
+            if self._tombstones.version == version:
+                stopped = {name for row in unended for name in _stopped_by(row)}
+                return unended, {*running, *(each.name for each in self.scope.readers if each.name in stopped)}
 
     def _end(self) -> None:
         self._write(DONE, {"found": self.found})
@@ -167,7 +178,7 @@ class Erasure:
 
     @property
     def _reports(self) -> Reports:
-        return Reports(self.place.settings.reports, tuple(each.name for each in self.scope.pipelines), self.key)
+        return Reports(self.place.settings.reports, tuple(each.name for each in self.scope.readers), self.key)
 
     @cached_property
     def _rows(self) -> Rows:
@@ -176,13 +187,18 @@ class Erasure:
     @property
     def _streams(self) -> Streams:
         place = self.place
-        return Streams(self.scope.streaming, place.lake, place.settings, place.store, place.clock)
+        return Streams(self.scope.readers, place.lake, place.settings, place.store, place.clock)
 
     @cached_property
     def _generations(self) -> list[Generations]:
         at = self.place
         ledgers = [(each, Ledger.of(at.settings, each.name, at.clock)) for each in self.scope.pipelines]
         return [Generations(each, at.lake, at.store, ledger, self.key, self.mark) for each, ledger in ledgers]
+
+
+def _stopped_by(begun: dict[str, Any]) -> set[str]:
+    """Return whose streams an erasure has stopped, and lets run again at its end."""
+    return set(json.loads(begun["told"])["streams"])
 
 
 @contextmanager

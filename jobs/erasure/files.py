@@ -16,12 +16,12 @@ import pyarrow.fs
 from deltalake import DeltaTable, write_deltalake
 
 from jobs.arrowfiles import arrow_files
-from jobs.erasure.tombstones import read_rows
 from jobs.erasure.words import shown
 from jobs.errors import Fenced, FileFault
 from jobs.filesystem import FileSystem
 from jobs.lake import Lake
 from jobs.landing import LandingFile, header_of
+from jobs.publication.ledger import rows_of
 from jobs.spec import Settings, Source
 from jobs.tables import Column, Table
 
@@ -51,7 +51,7 @@ def as_delivered(files: list[LandingFile], settings: Settings) -> list[LandingFi
     path = settings.table(NAME)
     if not DeltaTable.is_deltatable(path):
         return files
-    known = {(row["source_file"], row["digest"]): row["counts_as"] for row in read_rows(DeltaTable(path))}
+    known = {(row["source_file"], row["digest"]): row["counts_as"] for row in rows_of(DeltaTable(path))}
     return [replace(file, digest=known.get((file.name, file.digest), file.digest)) for file in files]
 
 

@@ -7,7 +7,12 @@ from pathlib import Path
 
 from jobs.erasure.words import shown
 
-TEXTS = (".html", ".json")
+KIND, TEXTS = "expectations", (".html", ".json")
+
+
+def reported(folder: Path) -> list[str]:
+    """Return of which pipelines there are reports below a folder."""
+    return sorted(each.name for each in folder.glob(f"{KIND}/*") if each.is_dir())
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Reports:
     def _showing(self) -> Iterator[Path]:
         word = shown(self.key)
         for pipeline in self.pipelines:
-            root = self.folder / "expectations" / pipeline
+            root = self.folder / KIND / pipeline
             for page in sorted(root.rglob("*")):
                 # A report is a folder below that of its suite.
                 parts = page.relative_to(root).parts

@@ -1,7 +1,7 @@
 """A key's rows in the Delta tables, and the files that still have them: no log and no plan ever shows the key."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
@@ -33,30 +33,37 @@ OF_PIPELINES = ("features", "scores", "features_superseded", "scores_superseded"
 class Kept:
     """A table that may have the key: `condition` says of which rows `kept`, and `wanted` has it in `sought`.
 
-    `schema` is of the columns that the condition looks at.
+    `columns` are the types of those that the condition looks at.
     """
 
     name: str
     condition: str
-    schema: str
+    columns: Mapping[str, str]
+
+    @property
+    def schema(self) -> str:
+        """The columns, as SQL declares them."""
+        return ", ".join(f"`{name}` {kind}" for name, kind in self.columns.items())
 
 
-def by_column(name: str, column: str) -> Kept:
-    """Return a table that has keys in a column."""
-    return Kept(name, f"kept.`{column}` = wanted.sought", f"`{column}` STRING")
+def by_column(name: str, column: str, kind: str = "string") -> Kept:
+    """Return a table that has keys in a column, which may be of another type where it is the key of no pipeline."""
+    own = f"kept.`{column}`" if kind == "string" else f"CAST(kept.`{column}` AS STRING)"
+    return Kept(name, f"{own} = wanted.sought", {column: kind})
 
 
 def by_text(name: str, entity_key: str) -> Kept:
     """Return a table of rejected rows: by their field where they are JSON that has it, else by what they show."""
     field = f"{named_in_sql('kept.raw', entity_key)} = wanted.sought"
     word = "rlike(concat_ws(' ', kept.raw, kept.reasons), wanted.pattern)"
-    return Kept(name, f"coalesce({field}, {word})", "raw STRING, reasons ARRAY<STRING>")
+    return Kept(name, f"coalesce({field}, {word})", {"raw": "STRING", "reasons": "ARRAY<STRING>"})
 
 
 def kept_tables(scope: Scope) -> Iterator[Kept]:
     """Give all tables of a scope that may have its key."""
     for name, source in scope.sources.items():
-        yield by_column(f"{'events' if source.kind == 'events' else 'dimensions'}/{name}", scope.entity_key)
+        table = f"{'events' if source.kind == 'events' else 'dimensions'}/{name}"
+        yield by_column(table, scope.entity_key, source.columns[scope.entity_key])
         yield by_text(f"quarantine/{name}", scope.entity_key)
     for pipeline in scope.pipelines:
         for kind in OF_PIPELINES:
@@ -69,6 +76,10 @@ class Rows:
 
     lake: Lake
     key: str
+
+    def has(self, table: Kept) -> bool:
+        """Return whether there is such a table that has the columns: one that was declared since is not there yet."""
+        return self.lake.has(table.name) and table.columns.keys() <= set(self.lake.read(table.name).columns)
 
     def count(self, table: Kept) -> int:
         """Return how many rows of a table are the key's."""

@@ -12,22 +12,20 @@ from jobs.spec import Pipeline, Source
 class Scope:
     """Pipelines whose keys are values of the column `entity_key`, all that share a source with one of them.
 
-    `neighbours` are pipelines that share one too, and have other keys: of them the stream's state knows the rows.
+    `sources`, by name, are theirs, and of an erasure of all those too that have the column and are read by pipelines of
+    other keys alone. `neighbours` are pipelines that read one of them, and have other keys: of them the stream's state
+    knows the rows.
     """
 
     entity_key: str
     pipelines: tuple[Pipeline, ...]
     neighbours: tuple[Pipeline, ...]
+    sources: Mapping[str, Source]
     bars: tuple[str, ...]  # the sources that bring the key no more
 
     @property
-    def sources(self) -> dict[str, Source]:
-        """All their sources, by name."""
-        return {name: source for pipeline in self.pipelines for name, source in pipeline.sources.items()}
-
-    @property
-    def streaming(self) -> tuple[Pipeline, ...]:
-        """All pipelines whose streams may hold the key."""
+    def readers(self) -> tuple[Pipeline, ...]:
+        """All pipelines whose streams may hold the key, and whose reports may show it."""
         return self.pipelines + self.neighbours
 
 
@@ -36,13 +34,15 @@ def scope_of(asked: Pipeline, declared: Mapping[str, Pipeline]) -> Scope:
     found = {asked.name: asked}
     while more := [each for each in declared.values() if each.name not in found and _is_with(each, found.values())]:
         found |= {each.name: each for each in more}
-    return _scope(asked.entity_key, found, declared, barred=None)
+    sources = _sources(found.values())
+    return Scope(asked.entity_key, tuple(found.values()), _readers(sources, found, declared), sources, tuple(sources))
 
 
 def scope_of_all(entity_key: str, declared: Mapping[str, Pipeline]) -> Scope:
     """Return the scope of all pipelines of an entity key, and of all sources that there will ever be."""
     mine = {name: each for name, each in declared.items() if each.entity_key == entity_key}
-    return _scope(entity_key, mine, declared, barred=EVERY)
+    sources = {name: each for name, each in _sources(declared.values()).items() if entity_key in each.columns}
+    return Scope(entity_key, tuple(mine.values()), _readers(sources, mine, declared), sources, (EVERY,))
 
 
 def one_entity_key(asked: str, declared: Mapping[str, Pipeline]) -> str:
@@ -60,11 +60,16 @@ def one_entity_key(asked: str, declared: Mapping[str, Pipeline]) -> str:
     )
 
 
-def _scope(space: str, found: dict[str, Pipeline], declared: Mapping[str, Pipeline], barred: str | None) -> Scope:
-    sources = sorted({name for each in found.values() for name in each.sources})
-    others = (each for name, each in declared.items() if name not in found)
-    neighbours = tuple(each for each in others if each.sources.keys() & set(sources))
-    return Scope(space, tuple(found.values()), neighbours, (barred,) if barred else tuple(sources))
+def _sources(pipelines: Iterable[Pipeline]) -> dict[str, Source]:
+    return dict(sorted({name: source for each in pipelines for name, source in each.sources.items()}.items()))
+
+
+def _readers(
+    sources: Mapping[str, Source], known: Mapping[str, Pipeline], declared: Mapping[str, Pipeline]
+) -> tuple[Pipeline, ...]:
+    """Return the pipelines that read one of the sources, and are not known already."""
+    others = (each for name, each in declared.items() if name not in known)
+    return tuple(each for each in others if each.sources.keys() & sources.keys())
 
 
 def _is_with(one: Pipeline, others: Iterable[Pipeline]) -> bool:

@@ -1,7 +1,6 @@
 """Streams that hold a key in their state: they stand still while it is erased, and begin anew from the events."""
 
 import logging
-import time
 from collections.abc import Container
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from jobs.errors import ErasureUnfinished, ScorelineError
 from jobs.lake import Lake
 from jobs.spec import Pipeline, Settings
 from jobs.stream.checkpoint import forget
+from jobs.stream.turn import outlasting
 from jobs.stream.watch import Post
 from serving.clock import Clock
 from serving.errors import ServingError
@@ -17,7 +17,6 @@ from serving.store import Store
 
 LOG = logging.getLogger(__name__)
 STOP_SECONDS = 120
-POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,8 @@ class Streams:
             return f"{pipeline.name}: its stream does not run yet ({fault}): {told}"
 
     def _await_end(self, name: str) -> None:
-        deadline = time.monotonic() + STOP_SECONDS
-        while (record := self.store.stream(name)) and record.is_alive(self.clock.microseconds()):
-            if time.monotonic() > deadline:
-                raise ErasureUnfinished(
-                    f"{name}: the stream has not said in {STOP_SECONDS} s that it has stopped, and would write the key "
-                    f"back: end its process ({record.process}), and run the erasure again"
-                )
-            time.sleep(POLL_SECONDS)
+        if record := outlasting(name, self.store, self.clock, STOP_SECONDS):
+            raise ErasureUnfinished(
+                f"{name}: the stream has not said in {STOP_SECONDS} s that it has stopped, and would write the key "
+                f"back: end its process ({record.process}), and run the erasure again"
+            )

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -15,7 +15,8 @@ from pyspark.sql.pandas.functions import arrow_udf
 from jobs.erasure.secret import Secret, read_secret, remedy
 from jobs.erasure.words import named, words
 from jobs.errors import ErasureKeyLost
-from jobs.spec import Settings
+from jobs.publication.ledger import rows_of
+from jobs.spec import Pipeline, Settings
 from jobs.tables import ERASURES, Column, Table
 
 BEGUN, DONE = "begun", "done"
@@ -92,8 +93,12 @@ class Tombstones:
     @property
     def unended(self) -> list[dict[str, Any]]:
         """The rows of erasures that have begun and not ended."""
-        rows = self.rows
-        return [row for row in rows if row["event"] == BEGUN and not _has_ended(row, rows)]
+        rows, ends = self.rows, dict[str, list[dict[str, Any]]]()
+        for row in rows:
+            if row["event"] == DONE:
+                ends.setdefault(row["key_hash"], []).append(row)
+        begun = (row for row in rows if row["event"] == BEGUN)
+        return [row for row in begun if not any(_is_end_of(row, end) for end in ends.get(row["key_hash"], ()))]
 
     def of(self, source: str, columns: Container[str]) -> list[Erased]:
         """Return the erased keys of a source, for each of its `columns` that was an entity key of some of them.
@@ -109,13 +114,15 @@ class Tombstones:
                 barred.setdefault(row["entity_key"], []).append(row)
         return [self._erased(rows) for rows in barred.values()]
 
-    def at_work(self, entity_key: str) -> Erased | None:
-        """Return the keys whose erasure has begun and not ended: tables may still have them; None for none.
+    def at_work(self, pipeline: Pipeline) -> Erased | None:
+        """Return a pipeline's keys whose erasure has begun and not ended, for tables may have them; None for none.
 
         Raises:
             ErasureKeyLost: there are some, and not the secret to tell them by.
         """
-        mine = [row for row in self.unended if row["entity_key"] == entity_key]
+        bringing = {EVERY, *pipeline.sources}
+        rows = (row for row in self.unended if bringing & set(row["sources"]))
+        mine = [row for row in rows if row["entity_key"] == pipeline.entity_key]
         return self._erased(mine) if mine else None
 
     def require(self, secret: Secret) -> None:
@@ -140,7 +147,7 @@ class Tombstones:
         self._table.update_incremental()
         version = self._table.version()
         if version != self._known[0]:
-            self._known = (version, read_rows(self._table))
+            self._known = (version, rows_of(self._table))
         return self._known
 
 
@@ -149,13 +156,6 @@ def without_erased(frame: DataFrame, settings: Settings, table: str) -> DataFram
     for erased in Tombstones(settings).of(table.rpartition("/")[2], frame.columns):
         frame = frame.where(~erased.is_in(F.col(erased.entity_key)))
     return frame
-
-
-def read_rows(table: DeltaTable) -> list[dict[str, Any]]:
-    """Return all rows of a small table."""
-    found = QueryBuilder().register("known", table).execute("SELECT * FROM known").read_all()
-    columns = [found.column(name).to_pylist() for name in found.column_names]
-    return [dict(zip(found.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _applied(is_marked: Callable[[str | None], bool], column: SparkColumn) -> SparkColumn:
@@ -174,7 +174,7 @@ def _marker(is_marked: Callable[[str | None], bool]) -> Callable[[pa.Array], pa.
     return marked
 
 
-def _has_ended(begun: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Tell whether an erasure that has begun came to its end: each later one of the same key does all of it again."""
-    ends = (row["at"] for row in rows if row["event"] == DONE and row["key_hash"] == begun["key_hash"])
-    return any(at >= begun["at"] for at in ends)
+def _is_end_of(begun: dict[str, Any], done: dict[str, Any]) -> bool:
+    """Tell whether an erasure has ended with a later one of its key: that one did all of it again, if of no less."""
+    is_of_all = EVERY in done["sources"] or set(begun["sources"]) <= set(done["sources"])
+    return is_of_all and done["at"] >= begun["at"]

@@ -10,6 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.erasure.tombstones import without_erased
 from jobs.errors import DataFault, FrameFault, SqlRefused
 from jobs.explain.recorded import ScoreRow, Values
 from jobs.features import counted_once, features, with_validity
@@ -181,10 +182,13 @@ def _dimensions(run: Run, group: Sequence[ScoreRow]) -> dict[str, DataFrame]:
 
 
 def _as_it_stood(run: Run, table: str, group: Sequence[ScoreRow], versions: Mapping[str, int]) -> DataFrame:
-    """Return a table of deliveries as the rows of a group knew it; of the stream's, each key as its own row did."""
+    """Return a table of deliveries as the rows of a group knew it; of the stream's, each key as its own row did.
+
+    Without erased keys, as whatever scores reads them: somebody may have appended their rows again, past our code.
+    """
     if group[0].kind != "stream":
-        return run.lake.read_at(table, next(iter(versions.values())))
+        return without_erased(run.lake.read_at(table, next(iter(versions.values()))), run.settings, table)
     key, listed = run.pipeline.entity_key, sorted(versions.items())
     asked = run.lake.spark.createDataFrame(listed, f"{key} string, newest long")
-    known = run.lake.read(table).join(F.broadcast(asked), key)
+    known = without_erased(run.lake.read(table), run.settings, table).join(F.broadcast(asked), key)
     return known.where(F.col(VERSION) <= F.col("newest")).drop(VERSION, "newest")

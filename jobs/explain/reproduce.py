@@ -63,7 +63,8 @@ class Reproduction:
         more = f"; and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
         raise ReplayDiffers(
             f"{self.pipeline}: {len(wrong)} of {len(self.replays)} scores are not what their inputs give: "
-            f"{named}{more}. Was features.sql changed without another model, or a table by hand? "
+            f"{named}{more}. Was features.sql changed without another model, a table changed by hand, or another key "
+            "erased from whose events too they were computed? "
             f"`scoreline explain {self.pipeline} KEY --at TIME` has more on one of them"
         )
 

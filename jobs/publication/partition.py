@@ -50,7 +50,7 @@ def partition_of(run: Run) -> Partition:
     remedy = f"run `scoreline score {run.pipeline.name} --day {run.day}` first"
     if not run.lake.has(name):
         raise NothingToPublish(f"{name} has no scores as of {run.as_of.date()}; {remedy}")
-    erased = Tombstones(run.settings).at_work(run.pipeline.entity_key)
+    erased = Tombstones(run.settings).at_work(run.pipeline)
     rows = run.lake.read_version(name, run.lake.version(name)).where(run.partition)
     rows = rows if erased is None else rows.where(~erased.is_in(F.col("key")))
     found = rows.agg(F.count("*").alias("all"), F.count_if(F.expr(FINITE)).alias("finite"), F.min(F.struct(*ORIGIN)))

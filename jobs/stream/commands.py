@@ -1,6 +1,5 @@
 """The commands of the micro-batch path: start, stop and look at a stream."""
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -88,6 +87,7 @@ def _run(lake: "Lake", declared: Pipeline, turn: "Turn") -> None:
 @PIPELINE
 def stop(pipeline: str) -> None:
     """Have a stream end between two micro-batches, wherever it runs, and wait until it has."""
+    from jobs.stream.turn import outlasting
     from serving.keys import stream_wish_key
     from serving.settings import settings as serving_settings
     from serving.store import Store
@@ -96,14 +96,11 @@ def stop(pipeline: str) -> None:
     serving = serving_settings()
     with Store(serving.redis_url) as store:
         store.ask("SET", stream_wish_key(pipeline), 1)
-        deadline = time.monotonic() + STOP_SECONDS
-        while (record := store.stream(pipeline)) and record.is_alive(serving.clock.microseconds()):
-            if time.monotonic() > deadline:
-                raise ScorelineError(
-                    f"{pipeline}: the stream has not said in {STOP_SECONDS} s that it has stopped: see its log, or end "
-                    f"its process ({record.process}); what a micro-batch had not done is done at the next start"
-                )
-            time.sleep(0.5)
+        if record := outlasting(pipeline, store, serving.clock, STOP_SECONDS):
+            raise ScorelineError(
+                f"{pipeline}: the stream has not said in {STOP_SECONDS} s that it has stopped: see its log, or end "
+                f"its process ({record.process}); what a micro-batch had not done is done at the next start"
+            )
     click.echo(f"{pipeline}: the stream has stopped")
 
 

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from rich.console import Console
 
 from jobs.erasure.files import as_delivered
-from jobs.erasure.tombstones import without_erased
+from jobs.erasure.tombstones import Tombstones, without_erased
 from jobs.errors import DataFault, ScorelineError
 from jobs.filesystem import FileSystem
 from jobs.landing import days_between, delivered
@@ -65,7 +65,7 @@ def replay(run: Run, redis_url: str, asked: Replay) -> int:
         await_stream(store, name, run.clock, live.newest())
     parts = schedule(events, asked.first, asked.day_seconds)
     with Client(run.settings.url) as client, Screen(Console(), Watch(client, name)) as screen:
-        return play(parts, live, run.clock, screen, run.pipeline.entity_key)
+        return play(parts, live, run, screen)
 
 
 def events_of_days(run: Run, first: date, last: date) -> pa.Table:
@@ -135,20 +135,36 @@ def schedule(events: pa.Table, first: date, seconds_a_day: float) -> Iterator[Pl
             begin = end
 
 
-def play(parts: Iterator[Played], live: LiveEvents, clock: Clock, screen: Screen, key: str) -> int:
-    """Append each part when it is due, follow what it changes, and return how many events that were."""
-    started, count = time.monotonic(), 0
+def play(parts: Iterator[Played], live: LiveEvents, run: Run, screen: Screen) -> int:
+    """Append each part when it is due, follow what it changes, and return how many events that were.
+
+    They were read long before: keys that were erased since are left out.
+    """
+    started, count, tombstones = time.monotonic(), 0, Tombstones(run.settings)
     for part in parts:
         while (wait := started + part.due_s - time.monotonic()) > 0:
             screen.refresh()
             time.sleep(min(wait, POLL_SECONDS))
-        keys = pc.unique(part.events[key]).to_pylist()
-        before, arrived_at = screen.watch.answers(keys), clock.now()
-        live.append(part.events, arrived_at)
-        screen.watch.follow(before, keys, arrived_at)
-        count += len(part.events)
+        before = screen.watch.answers(_keys(part.events, run))
+        events, arrived_at = _without_erased(part.events, run, tombstones), run.clock.now()
+        if not len(events):
+            continue
+        live.append(events, arrived_at)
+        screen.watch.follow(before, _keys(events, run), arrived_at)
+        count += len(events)
     deadline = time.monotonic() + LAST_SECONDS
     while screen.watch.waiting and time.monotonic() < deadline:
         screen.refresh()
         time.sleep(POLL_SECONDS)
     return count
+
+
+def _keys(events: pa.Table, run: Run) -> list[str]:
+    keys: list[str] = pc.unique(events[run.pipeline.entity_key]).to_pylist()
+    return keys
+
+
+def _without_erased(events: pa.Table, run: Run, tombstones: Tombstones) -> pa.Table:
+    for erased in tombstones.of(run.pipeline.events[0], events.column_names):
+        events = erased.without(events, erased.entity_key)
+    return events

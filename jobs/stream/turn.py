@@ -110,6 +110,16 @@ class Turn:
             return None
 
 
+def outlasting(pipeline: str, store: Store, clock: Clock, seconds: float) -> StreamRecord | None:
+    """Wait until a stream that was told to stop has ended; return the record of one that lives after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (record := store.stream(pipeline)) and record.is_alive(clock.microseconds()):
+        if time.monotonic() > deadline:
+            return record
+        time.sleep(POLL_SECONDS)
+    return None
+
+
 def _is_gone(process: str) -> bool:
     """Return whether a process ("number on host") was one of this host, and is none any more."""
     number, _, host = process.partition(" on ")

@@ -130,13 +130,18 @@ def test_who_shares_a_source_goes_with_it_and_who_has_other_keys_is_a_neighbour(
     three = one.model_copy(update={"name": "three", "sources": {"shops": source}})
     four = one.model_copy(update={"name": "four", "sources": {"other": source}})
     five = one.model_copy(update={"name": "five", "entity_key": "cds"})
-    declared: dict[str, Pipeline] = {each.name: each for each in (one, two, three, four, five)}
+    visits = source.model_copy(update={"columns": {**source.columns, "shop": "string"}})
+    six = one.model_copy(update={"name": "six", "entity_key": "shop", "sources": {"visits": visits}})
+    other = source.model_copy(update={"columns": {"shop": "string"}})
+    seven = six.model_copy(update={"name": "seven", "sources": {"deliveries": other}})
+    declared: dict[str, Pipeline] = {each.name: each for each in (one, two, three, four, five, six, seven)}
     scope = scope_of(one, declared)
     assert [each.name for each in scope.pipelines] == [one.name, "two", "three"]
     assert [each.name for each in scope.neighbours] == ["five"]
     assert scope.bars == ("shops", "transactions")
     every = scope_of_all("customer_id", declared)
-    assert (len(every.pipelines), [each.name for each in every.neighbours], every.bars) == (4, ["five"], ("*",))
+    assert (len(every.pipelines), [each.name for each in every.neighbours]) == (4, ["five", "six"])
+    assert (list(every.sources), every.bars) == (["other", "shops", "transactions", "visits"], ("*",))
 
 
 def test_a_key_of_all_is_one_of_an_entity_key_that_is_named_where_there_are_several() -> None:

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from jobs.erasure.erase import Erasure, Place
+from jobs.erasure.scope import scope_of
 from jobs.errors import DataFault
 from jobs.ingest import ingest
 from jobs.run import Run
@@ -126,15 +128,34 @@ def test_a_replay_appends_each_part_and_follows_it(
     """Nobody scores here but the test, so that each change is seen."""
     project.deliver(DAY, purchases(DAY, 3))
     project.lake.create(events_table(*project.pipeline().events))
-    events = events_of_days(by_clock(project.run(DAY), NOW), DAY, DAY)
-    clock = Clock(NOW - datetime.now(UTC))
+    run = by_clock(project.run(DAY), NOW)
+    events = events_of_days(run, DAY, DAY)
     fresh = [Fresh(f"{n:05d}", microseconds(NOW + timedelta(seconds=30)), (0.5,)) for n in (1, 2, 3)]
     OverlayStore(store).write(live_head, fresh)
     screen = Screen(Console(file=StringIO()), watch)
     live = LiveEvents(project.settings.table(EVENTS))
     with screen:
-        assert play(schedule(events, DAY, COMMIT_SECONDS), live, clock, screen, KEY) == 3
+        assert play(schedule(events, DAY, COMMIT_SECONDS), live, run, screen) == 3
     assert (watch.waiting, len(watch.seconds)) == ({}, 3)
     table = DeltaTable(project.settings.table(EVENTS)).to_pyarrow_table()
     assert sorted(table["event_id"].to_pylist()) == sorted(events["event_id"].to_pylist())
+    assert set(table["table_version"].to_pylist()) == {0}
+
+
+def test_a_key_that_is_erased_while_events_are_played_does_not_come_again(
+    project: Project, store: Store, live_head: Head, watch: Watch
+) -> None:
+    project.deliver(DAY, purchases(DAY, 3))
+    project.lake.create(events_table(*project.pipeline().events))
+    run = by_clock(project.run(DAY), NOW)
+    events = events_of_days(run, DAY, DAY)
+    scope = scope_of(run.pipeline, {NAME: run.pipeline})
+    Erasure(Place(project.lake, project.settings, store, Clock()), scope, "00002")._begin()
+    fresh = [Fresh(f"{n:05d}", microseconds(NOW + timedelta(seconds=30)), (0.5,)) for n in (1, 3)]
+    OverlayStore(store).write(live_head, fresh)
+    live = LiveEvents(project.settings.table(EVENTS))
+    with Screen(Console(file=StringIO()), watch) as screen:
+        assert play(schedule(events, DAY, COMMIT_SECONDS), live, run, screen) == 2
+    table = DeltaTable(project.settings.table(EVENTS)).to_pyarrow_table()
+    assert set(table[KEY].to_pylist()) == {"00001", "00003"}
     assert set(table["table_version"].to_pylist()) == {0}
