@@ -58,7 +58,7 @@ def backfill_dag(pipeline: Pipeline, defaults: dict[str, Any], start: datetime) 
         chain(
             resolve_model(pipeline),
             submit("ingest", name, *SPAN, execution_timeout=None),
-            submit("backfill", name, *SPAN, *RESOLVED, RESTATE, outlets=[scores], execution_timeout=None),
+            submit("backfill", name, *SPAN, *RESOLVED, RESTATE, outlets=[scores], execution_timeout=None, is_long=True),
             submit("publish", name, *last, *PUBLISH, inlets=[scores], outlets=[publication], **patience(pipeline)),
         )
     return dag

@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowException
 import jobs.spec
 from dags.day import ONE_DAY, days_of
 from dags.errors import REASON, failure
+from jobs.sparkconf import of_long_jobs
 
 APPLICATION = Path(jobs.spec.__file__).parents[1] / "__main__.py"
 GRACE_S = 3.0  # below the 5 s that Airflow's supervisor leaves between SIGTERM and SIGKILL
@@ -28,6 +29,7 @@ class JobHook(SparkSubmitHook):
     """Runs spark-submit in a process group of its own, and remembers why the job failed."""
 
     reason = ""
+    is_long = False
 
     @property
     def exit_code(self) -> int | None:
@@ -37,9 +39,11 @@ class JobHook(SparkSubmitHook):
     def submit(self, application: str = "", **kwargs: Any) -> str | None:
         """Run spark-submit, which ends with this process even if this process is killed by SIGKILL."""
         # A log line that is not UTF-8 must not fail the task.
-        text = {"encoding": "utf-8", "errors": "backslashreplace"}
+        kwargs |= {"encoding": "utf-8", "errors": "backslashreplace"}
+        if self.is_long:
+            kwargs["env"] = of_long_jobs()
         try:
-            return super().submit(application, process_group=0, preexec_fn=_end_with_parent(), **text, **kwargs)
+            return super().submit(application, process_group=0, preexec_fn=_end_with_parent(), **kwargs)
         finally:
             self._close_output()
 
@@ -66,10 +70,17 @@ class JobHook(SparkSubmitHook):
 class SubmitJob(SparkSubmitOperator):
     """One job as one spark-submit; the connection and `spark-defaults.conf` say where and how it runs.
 
+    Args:
+        is_long: it works for many minutes; Spark reads the configuration for such jobs, if there is one.
+
     Raises:
         JobRefused: the job found its data at fault (exit code 3); Airflow does not retry.
         JobFailed: anything else; Airflow tries again.
     """
+
+    def __init__(self, *, is_long: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.is_long = is_long
 
     def execute(self, context: Context) -> None:
         """Submit the job, wait for its end, and write on its assets which run made them."""
@@ -82,7 +93,9 @@ class SubmitJob(SparkSubmitOperator):
             context["outlet_events"][asset].extra.update(_made_by(context))
 
     def _get_hook(self) -> JobHook:
-        return JobHook(conn_id=self._conn_id, name=self.name, conf=self.conf, application_args=self.application_args)
+        hook = JobHook(conn_id=self._conn_id, name=self.name, conf=self.conf, application_args=self.application_args)
+        hook.is_long = self.is_long
+        return hook
 
 
 def submit(job: str, pipeline: str, *arguments: str, **others: Any) -> SubmitJob:

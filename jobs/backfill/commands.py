@@ -4,6 +4,7 @@ from datetime import datetime
 
 import click
 
+from jobs.sparkconf import be_long
 from jobs.start import DAY, DIGEST, MODEL, PIPELINE, RESTATE, RUN_ID, require_version, started_run
 
 CHUNK = 30  # dates; their features are on disk at once, and their rows are judged in one pass
@@ -32,6 +33,7 @@ def backfill(  # noqa: PLR0913, PLR0917  reason: an argument for each option
     if last < first:
         raise click.UsageError(f"--to {last.date()} is before --from {first.date()}")
     require_version(model, model_digest)
+    be_long()
     with started_run(pipeline, last.date(), run_id, "jobs.backfill.job", "expectations.gate") as run:
         from dataclasses import replace
 

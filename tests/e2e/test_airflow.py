@@ -155,6 +155,7 @@ def backfilled(site: Site, days: list[date], today: date, disturbed: Iterator[No
     assert heads[-1].date() == today + timedelta(days=1)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(3000)
 def test_a_backfill_fills_history_while_a_daily_run_and_the_stream_go_on(
     site: Site, first: str, spark: SparkSession, tmp_path: Path

@@ -132,8 +132,7 @@ def await_that(what: Callable[[], Any], seconds: float = 420) -> Any:
 def embedded(command: str, var: Path) -> None:
     ports = {f"SCORELINE_{name}_PORT": str(free_port()) for name in ("REDIS", "MLFLOW", "AIRFLOW", "LOOKUP")}
     others = {name: value for name, value in os.environ.items() if not name.startswith("SCORELINE_")}
-    # Two jobs at a time: the dates of a backfill do meet.
-    variables = {**others, **ports, "SCORELINE_VAR": str(var), "SCORELINE_SPARK_SLOTS": "2"}
+    variables = {**others, **ports, "SCORELINE_VAR": str(var)}
     subprocess.run([sys.executable, "-m", "infra.embedded", command], env=variables, cwd=ROOT, check=True, timeout=300)
 
 
