@@ -19,7 +19,7 @@ SUITE = """
 - {type: expect_column_values_to_be_between, kwargs: {column: n, min_value: 0, max_value: 50, mostly: 0.5}}
 - {type: expect_column_pair_values_a_to_be_greater_than_b, kwargs: {column_A: m, column_B: n, or_equal: true}}
 - {type: expect_column_mean_to_be_between, kwargs: {column: n, min_value: 0, max_value: 100}, severity: warning}
-- {type: expect_column_value_z_scores_to_be_less_than, kwargs: {column: m, threshold: 1.2, double_sided: true},
+- {type: expect_column_value_z_scores_to_be_less_than, kwargs: {column: m, threshold: 1.1, double_sided: true},
    severity: warning}
 - {type: expect_column_median_to_be_between, kwargs: {column: m, min_value: 0}, severity: warning}
 """
