@@ -122,14 +122,19 @@ def test_the_view_shows_who_bought_their_scores_and_the_seconds(store: Store, li
     assert watch.title().startswith(f"{NAME}: 2 scores changed as customers bought, 1 are waited for: half within ")
 
 
+def a_day(project: Project) -> tuple[Run, pa.Table]:
+    """Deliver three purchases, and return their day's run and events."""
+    project.deliver(DAY, purchases(DAY, 3))
+    project.lake.create(events_table(*project.pipeline().events))
+    run = by_clock(project.run(DAY), NOW)
+    return run, events_of_days(run, DAY, DAY)
+
+
 def test_a_replay_appends_each_part_and_follows_it(
     project: Project, store: Store, live_head: Head, watch: Watch
 ) -> None:
     """Nobody scores here but the test, so that each change is seen."""
-    project.deliver(DAY, purchases(DAY, 3))
-    project.lake.create(events_table(*project.pipeline().events))
-    run = by_clock(project.run(DAY), NOW)
-    events = events_of_days(run, DAY, DAY)
+    run, events = a_day(project)
     fresh = [Fresh(f"{n:05d}", microseconds(NOW + timedelta(seconds=30)), (0.5,)) for n in (1, 2, 3)]
     OverlayStore(store).write(live_head, fresh)
     screen = Screen(Console(file=StringIO()), watch)
@@ -145,10 +150,7 @@ def test_a_replay_appends_each_part_and_follows_it(
 def test_a_key_that_is_erased_while_events_are_played_does_not_come_again(
     project: Project, store: Store, live_head: Head, watch: Watch
 ) -> None:
-    project.deliver(DAY, purchases(DAY, 3))
-    project.lake.create(events_table(*project.pipeline().events))
-    run = by_clock(project.run(DAY), NOW)
-    events = events_of_days(run, DAY, DAY)
+    run, events = a_day(project)
     scope = scope_of(run.pipeline, {NAME: run.pipeline})
     Erasure(Place(project.lake, project.settings, store, Clock()), scope, "00002")._begin()
     fresh = [Fresh(f"{n:05d}", microseconds(NOW + timedelta(seconds=30)), (0.5,)) for n in (1, 3)]
