@@ -1,4 +1,4 @@
-"""Airflow's home: its configuration with secrets of its own, and its database."""
+"""Airflow's home: its configuration with secrets of its own, what its processes import first, and its database."""
 
 import json
 import secrets
@@ -18,11 +18,14 @@ HOME = VAR / "airflow"
 SECRETS, PASSWORDS = HOME / "secrets.json", HOME / "passwords.json"
 KEYS = ("secret_key", "jwt_secret", "fernet_key")
 TEMPLATE = Path(__file__).with_name("airflow.cfg")
+LOCAL = "airflow_local_settings.py"
 
 
 def configure(ports: Ports) -> None:
-    """Write airflow.cfg for these ports; the secrets stay what they were."""
-    HOME.mkdir(parents=True, exist_ok=True)
+    """Write airflow.cfg for these ports, and the local settings; the secrets stay what they were."""
+    folder = HOME / "config"  # from where Airflow imports them
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / LOCAL, Path(__file__).with_name(LOCAL).read_text())
     values = {
         **kept_secrets(),
         "root": str(ROOT),

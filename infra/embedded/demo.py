@@ -15,7 +15,7 @@ from infra.embedded.backfill import Backfill
 from infra.embedded.comparison import Lake, compare
 from infra.embedded.errors import DemoFault
 from infra.embedded.lifecycle import Runtime
-from infra.embedded.places import LOGS, VAR
+from infra.embedded.places import VAR
 from infra.embedded.programs import run_program, show_program
 from infra.embedded.progress import Step, Steps
 from infra.embedded.settings import Settings
@@ -30,8 +30,6 @@ LIVE_SECONDS = 50
 HISTORY = (FIRST_DAY, DAYS[0] - timedelta(days=1))
 # Six hours after the end of the last day: as if it were that morning.
 MORNING = "1998-06-04T06:00:00Z"
-LOCKED = "database is locked"
-TRIES = 5
 
 
 def run(console: Console, settings: Settings) -> None:
@@ -117,26 +115,13 @@ def three_days(steps: Steps, runtime: Runtime) -> None:
 
 
 def begin(backfill: Backfill, environment: dict[str, str], step: Step) -> datetime:
-    """Have Airflow create the backfill, and return an instant before its runs.
-
-    Airflow clears an old run while it still holds the answer of a question about it open (`lock` in its
-    `_create_backfill_dag_run_non_partitioned`). SQLite refuses such a writer at once, whatever its timeout, where
-    another one wrote in between, as the scheduler does every few seconds. What the try left is ended, and it is made
-    again.
-    """
+    """Have Airflow create the backfill, and return an instant before its runs."""
     first, last = (str(day) for day in DAYS)
     span = ["--from-date", first, "--to-date", last, "--reprocess-behavior", "completed"]
+    backfill.prepare()
+    since = datetime.now(UTC)
     create = ["airflow", "backfill", "create", "--dag-id", PIPELINE, *span, "--max-active-runs", "1"]
-    for left in reversed(range(TRIES)):
-        backfill.prepare()
-        since = datetime.now(UTC)
-        try:
-            run_program("backfill", create, environment, step)
-        except DemoFault:
-            if not left or LOCKED not in (LOGS / "demo-backfill.log").read_text():
-                raise
-        else:
-            break
+    run_program("backfill", create, environment, step)
     return since
 
 
