@@ -1,7 +1,7 @@
 """What is wrong with each row, by the very conditions that Great Expectations counts."""
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import and_, or_
 from typing import Any
 
@@ -45,7 +45,7 @@ class RowRules:
         checks = [check for check in suite.checks if check.is_critical and _is_about_a_row(check)]
         return cls(tuple(_broken(frame, checks)), tuple(map(_reason, checks)))
 
-    @property
+    @cached_property
     def broken(self) -> Column:
         """Whether a row breaks any rule: cheaper than to say which."""
         return F.coalesce(reduce(or_, self.conditions, F.lit(False)), F.lit(False))  # noqa: FBT003  reason: SQL's false

@@ -77,6 +77,17 @@ def score_frame(features: DataFrame, blob: bytes, names: Sequence[str]) -> DataF
     return features.select("key", "as_of", *names).mapInArrow(_scorer(blob, tuple(names)), SCORE_SCHEMA)
 
 
+def score_here(features: DataFrame, blob: bytes, names: Sequence[str]) -> pa.Table:
+    """Return what `score_frame` gives, by this process: a few rows it scores before a worker has them.
+
+    Raises:
+        FrameFault: as `score_frame` says.
+    """
+    require_features(features, names)
+    rows = features.select("key", "as_of", *names).toArrow()
+    return pa.Table.from_batches(_scorer(blob, tuple(names))(iter(rows.to_batches())), _ARROW_SCHEMA)
+
+
 def require_features(frame: DataFrame, names: Sequence[str]) -> None:
     """Refuse a frame without the features `names`, or in which one is not a number.
 

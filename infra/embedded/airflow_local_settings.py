@@ -13,7 +13,6 @@ def begin_to_write(connection: Connection, _name: str) -> None:
     transaction as a reader, and refuses the write at once ("database is locked", whatever its timeout) where another
     process has written since: the scheduler does so every second.
     """
-    if connection.dialect.name == "sqlite" and not getattr(
-        connection.connection.driver_connection, "in_transaction", True
-    ):
+    driver = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", True):
         connection.exec_driver_sql("BEGIN IMMEDIATE")

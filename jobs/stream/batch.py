@@ -9,14 +9,18 @@ from itertools import chain, repeat
 from threading import Event, Lock
 from typing import Any, Literal
 
-from pyspark.sql import Column, DataFrame, Observation
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from jobs.errors import Overtaken, RegistryUnavailable, StreamEnded
-from jobs.stream.scorer import Part, Scorer
+from jobs.features import counted_once
+from jobs.stream.part import Part
+from jobs.stream.scorer import Scorer
 from jobs.stream.site import Site
-from jobs.stream.touched import NEWEST, events_of, visible_once
-from serving.clock import instant
+from jobs.stream.touched import NEWEST, events_of, whole_but_at_most
+from serving.clock import instant, microseconds
 from serving.errors import HeadUnreadable, StoreRefused, StoreUnavailable
 from serving.head import Head
 from serving.stream import StreamRecord
@@ -27,6 +31,7 @@ PAUSES = (1, 2, 5, 10)  # seconds
 AWAY = (StoreUnavailable, StoreRefused, HeadUnreadable, RegistryUnavailable)
 # Between two looks at events that have come of age, and the share of the time that these may take.
 REST_SECONDS, REST_TIMES = 10.0, 10
+MOST_EVENTS = 1_000_000  # in the histories of a micro-batch that are held here; those of more keys are in the table
 FIRST = "a publication: scores are fresher than a generation, and none is live"
 ANOTHER = "another publication: the live generation was published before its pipeline declared a stream"
 
@@ -122,28 +127,34 @@ class Batches:
 
     def _process(self, histories: DataFrame, number: int) -> None:
         events = events_of(histories, self.site.pipeline.entity_key, self.site.stream.longest_history)
-        newest = F.max(NEWEST)
         if self.number < 0:  # the first may be about all keys that there are: those that wait are found in the table
-            version = events.agg(newest).collect()[0][0]
+            version = events.agg(F.max(NEWEST)).collect()[0][0]
             self._patiently(lambda: self._freshen(None, number))
         else:
-            version = self._process_near(events, newest, number)
+            version = self._process_near(events, number)
         self.version, self.number = max(self.version, -1 if version is None else version), number
 
-    def _process_near(self, events: DataFrame, newest: Column, number: int) -> Any:
+    def _process_near(self, events: DataFrame, number: int) -> Any:
         """Score in one partition, in which nothing is shuffled: it is planned and run twice as fast."""
-        told, now = Observation(), self.site.clock.now()
-        later = F.min(F.when(F.col("arrived_at") > F.lit(now), F.unix_micros("arrived_at")))
-        near = events.observe(told, newest.alias("version"), later.alias("due")).drop(NEWEST).coalesce(1)
-        # Computed once, for what computes them also keeps the query's state.
-        known = visible_once(near, self.site.pipeline.entity_key, now).persist()
-        try:
-            part = self.scorer.near(known)
-            self._await(told.get["due"])
-            self._patiently(lambda: self._freshen(part, number))
-            return told.get["version"]
-        finally:
-            known.unpersist()
+        told = Observation()
+        watched = events.observe(told, F.max(NEWEST).alias("version")).drop(NEWEST).coalesce(1)
+        part = self._near(counted_once(watched, self.site.pipeline.entity_key))
+        self._patiently(lambda: self._freshen(part, number))
+        return told.get["version"]
+
+    def _near(self, once: DataFrame) -> Part | None:
+        """Return a micro-batch's events that have arrived by now, held here; None where they are too many for that.
+
+        Others wait until they come of age. What is now stands in no plan: with another instant in it, Spark would write
+        and compile other Java for each micro-batch, and Java would never get to know it.
+        """
+        found = whole_but_at_most(MOST_EVENTS + 1, once).toArrow()
+        if len(found) > MOST_EVENTS:
+            return None
+        arrived, now = found["arrived_at"], pa.scalar(self.site.clock.now(), found["arrived_at"].type)
+        later = pc.min(found.filter(pc.greater(arrived, now))["arrived_at"])
+        self._await(microseconds(later.as_py()) if later.is_valid else None)
+        return self.scorer.near(found.filter(pc.less_equal(arrived, now)), once)
 
     def _await(self, due: int | None) -> None:
         self.due = min((each for each in (self.due, due) if each is not None), default=None)

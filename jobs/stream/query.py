@@ -21,6 +21,8 @@ STATE = {
     # A commit writes what has changed; without it, all files of the state.
     "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
     "spark.sql.streaming.minBatchesToRetain": "10",
+    # A micro-batch is one partition, which is joined where it is: to broadcast a side of it is one more job.
+    "spark.sql.autoBroadcastJoinThreshold": "-1",
 }
 TRACE = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*")
 LONGEST = 500  # characters of a reason

@@ -1,6 +1,6 @@
 """From a spine to fresh scores: the features of the batch, their row-level rules, the segment, and the pinned model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,6 +14,9 @@ from jobs.scoring import score_frame
 from jobs.sqlfile import SqlFile, naming
 
 FAULTY = "size(faults) > 0"
+
+# Takes a frame with key, as_of and features, the model and the names of its features; gives key, as_of and score.
+Scoring = Callable[[DataFrame, bytes, Sequence[str]], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,12 @@ class Recipe:
     segment: str
     artefact: VerifiedArtefact
 
-    def scored(self, events: DataFrame, spine: DataFrame, dimensions: Mapping[str, DataFrame]) -> Scored:
+    def scored(
+        self, events: DataFrame, spine: DataFrame, dimensions: Mapping[str, DataFrame], scoring: Scoring
+    ) -> Scored:
         """Return the fresh scores of a spine, in one Spark job where no row breaks a rule.
+
+        Each transform of a frame has Spark analyse all of it again, so that there are few.
 
         Raises:
             FrameFault: features.sql gives other columns than it should, or lacks one of the model's.
@@ -50,10 +57,15 @@ class Recipe:
         with naming(self.sql.path):
             seen = features(events, spine, dimensions, self.sql.text)
         rules, broken = self.rules(seen), Observation()
-        watched = seen.withColumn("broken", rules.broken).observe(broken, F.count_if("broken").alias("rows"))
-        kept = watched.where("NOT broken").where(self.segment)
-        scores = score_frame(kept, self.artefact.blob, self.artefact.version.features).toArrow()
+        watched = seen.observe(broken, F.count_if(rules.broken).alias("rows"))
+        kept = watched.where(~rules.broken & F.expr(self.segment))
+        scores = scoring(kept, self.artefact.blob, self.artefact.version.features)
         return Scored(scores, _quarantined(rules.judged(seen)) if broken.get["rows"] else None)
+
+
+def score_apart(features: DataFrame, blob: bytes, names: Sequence[str]) -> pa.Table:
+    """Return the scores that Spark's workers give."""
+    return score_frame(features, blob, names).toArrow()
 
 
 def _quarantined(judged: DataFrame) -> pa.Table:

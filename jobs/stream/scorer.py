@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from threading import Event
 from uuid import uuid4
@@ -15,12 +14,14 @@ from pyspark.sql import functions as F
 from jobs.erasure.tombstones import Tombstones, without_erased
 from jobs.errors import Overtaken, StreamEnded
 from jobs.registry import ModelVersion
+from jobs.scoring import score_here
 from jobs.staging import DELIVERY
 from jobs.stream.dimensions import Dimensions
-from jobs.stream.scored import Scored
+from jobs.stream.part import Part, newest_of
+from jobs.stream.scored import Scored, score_apart
 from jobs.stream.sink import Origin, Sink
 from jobs.stream.site import Site
-from jobs.stream.touched import live_spine, short_histories, visible_once
+from jobs.stream.touched import newest_by_key, short_histories, visible_once
 from jobs.tables import VERSION
 from serving.clock import instant, microseconds
 from serving.head import Head
@@ -28,20 +29,6 @@ from serving.stream import Freshness
 
 LOG = logging.getLogger(__name__)
 AT_ONCE = 50_000  # keys whose scores pass through the driver at a time
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some keys' events, each once, and the newest version of the events of each key: a table of key, version."""
-
-    number: int
-    events: DataFrame
-    versions: pa.Table
-
-    def known_at(self, rows: pa.Table) -> pa.Table:
-        """Return rows (with key) with `events_version`: whoever reads the events at it sees those that were counted."""
-        places = pc.index_in(rows["key"], value_set=self.versions["key"].combine_chunks())
-        return rows.append_column("events_version", self.versions["version"].combine_chunks().take(places))
 
 
 class Scorer:
@@ -55,10 +42,13 @@ class Scorer:
         self.tombstones = Tombstones(site.settings)
         self.dimensions = Dimensions(site.lake, list(site.pipeline.dimensions), self.key)
 
-    def near(self, known: DataFrame) -> Part | None:
-        """Return all of `known` (events, each once) as one part; None where it is about too many keys for that."""
-        versions = _versions(known, self.key).limit(AT_ONCE + 1).toArrow()
-        return Part(0, known, versions) if len(versions) <= AT_ONCE else None
+    def near(self, known: pa.Table, like: DataFrame) -> Part | None:
+        """Return `known`, events each once, with columns as `like`, as one part; None where its keys are too many."""
+        newest = newest_of(known, self.key)
+        if len(newest) > AT_ONCE:
+            return None
+        events = like.sparkSession.createDataFrame(known, like.schema).coalesce(1)
+        return Part(0, events, newest, score_here)
 
     def score(self, head: Head, part: Part, number: int, read: int) -> None:
         """Score whom the micro-batch `number` is about; `read` is the version of the events before it.
@@ -104,9 +94,9 @@ class Scorer:
         return visible_once(short_histories(touched, self.key, self.site.stream.longest_history), self.key, now)
 
     def _scored(self, head: Head, part: Part) -> tuple[Scored, Origin]:
-        known, attributes = part.events.drop(VERSION), self.dimensions.now()
-        spine = live_spine(known, self.key, instant(head.as_of))
-        found = self.site.recipes.of(head.model).scored(known, spine, attributes.of(spine, self.key))
+        spine, attributes = part.spine(instant(head.as_of)), self.dimensions.now()
+        known = part.events.drop(VERSION)
+        found = self.site.recipes.of(head.model).scored(known, spine, attributes.of(spine, self.key), part.scoring)
         self._refuse_other_epoch(head)
         pinned = ModelVersion(head.model.name, head.model.version, head.model.digest, ())
         return found.each(part.known_at).each(self._without_erased), Origin(
@@ -139,12 +129,7 @@ class Scorer:
 
 def _parts(known: DataFrame, key: str) -> Iterator[Part]:
     """Give the events of some `AT_ONCE` of the keys at a time."""
-    own = _versions(known, key)
-    parts = -(-own.count() // AT_ONCE)
+    parts = -(-known.select(key).distinct().count() // AT_ONCE)
     for number in range(parts):
         some = known if parts == 1 else known.where(F.pmod(F.xxhash64(key), F.lit(parts)) == number)
-        yield Part(number, some, _versions(some, key).toArrow())
-
-
-def _versions(events: DataFrame, key: str) -> DataFrame:
-    return events.groupBy(F.col(key).alias("key")).agg(F.max(VERSION).alias("version"))
+        yield Part(number, some, newest_by_key(some, key).toArrow(), score_apart)

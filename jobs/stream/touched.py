@@ -45,7 +45,15 @@ def visible_once(events: DataFrame, key: str, now: datetime) -> DataFrame:
     return counted_once(events.where(F.col("arrived_at") <= F.lit(now)), key)
 
 
-def live_spine(events: DataFrame, key: str, after: datetime) -> DataFrame:
-    """Return the spine (key, as_of) of the stream: each key's newest `arrived_at`, where that is after `after`."""
-    newest = events.groupBy(F.col(key).alias("key")).agg(F.max("arrived_at").alias("as_of"))
-    return newest.where(F.col("as_of") > F.lit(after))
+def whole_but_at_most(many: int, rows: DataFrame) -> DataFrame:
+    """Return up to `many` rows of one partition, which is computed to its end, as a query's state must be.
+
+    A LIMIT would stop it as soon as there are enough.
+    """
+    return rows.where(F.monotonically_increasing_id() < many)
+
+
+def newest_by_key(events: DataFrame, key: str) -> DataFrame:
+    """Return `key`, and of its events the newest arrival (`as_of`) and the highest version (`version`)."""
+    newest = (F.max("arrived_at").alias("as_of"), F.max(VERSION).alias("version"))
+    return events.groupBy(F.col(key).alias("key")).agg(*newest)

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from jobs import artefact
 from jobs.errors import ArtefactRefused, FrameFault, ModelRefused
-from jobs.scoring import ScoringModel, in_batches, load_scoring_model, require_batch_invariance, score_frame
+from jobs.scoring import ScoringModel, in_batches, load_scoring_model, require_batch_invariance, score_frame, score_here
 from jobs.training.dataset import Period
 from jobs.training.fit import fit_champion
 
@@ -123,6 +123,7 @@ def test_spark_scores_as_we_do_bit_for_bit(
     table = scored.toArrow().sort_by("key")
     assert table["key"].to_pylist() == [f"{number:06d}" for number in range(len(matrix))]
     assert bits(table["score"].to_numpy()) == bits(model.score(matrix))
+    assert score_here(frame, blob, NAMES).sort_by("key") == table
     assert set(table["as_of"].to_pylist()) == {AS_OF}
 
 

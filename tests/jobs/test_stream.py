@@ -15,7 +15,6 @@ from jobs.features import features
 from jobs.ingest import ingest
 from jobs.publication.publish import Warrant, publish
 from jobs.score import score
-from jobs.scoring import score_frame
 from jobs.staging import DELIVERY
 from jobs.stream import scored as scored_module
 from jobs.stream.batch import Batches
@@ -112,6 +111,18 @@ def test_rows_know_when_they_were_written(shop: Shop) -> None:
     assert microseconds(before) <= row[0] <= microseconds(shop.site.clock.now())
 
 
+def test_a_micro_batch_compiles_nothing_that_the_one_before_has(shop: Shop) -> None:
+    """Its rows and instants are others, and its plans the same: so that Java comes to know them, and they get fast."""
+    java: Any = shop.project.spark.sparkContext._jvm
+    compiled = java.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME()
+    for seconds in range(3):
+        shop.happens(rows(("00001", "20.00"), ("00003", "9.00")), NOW + seconds * SECOND)
+    before = compiled.getCount()
+    shop.happens(rows(("00002", "5.00"), ("newcomer", "7.50")), NOW + 9 * SECOND)
+    assert shop.fresh()["newcomer"].as_of == microseconds(NOW + 9 * SECOND)
+    assert compiled.getCount() == before
+
+
 def test_a_batch_that_comes_again_changes_nothing(shop: Shop) -> None:
     """As after a kill: Spark gives the last batch again, and the process has forgotten what it had done."""
     shop.happens(rows(("00001", "20.00"), ("00002", "5.00")), NOW)
@@ -154,9 +165,9 @@ def test_scores_of_an_epoch_that_ends_meanwhile_are_not_left_behind(
 
     def meanwhile(*given: Any) -> DataFrame:
         next(swaps, lambda: "")()
-        return score_frame(*given)
+        return features(*given)
 
-    monkeypatch.setattr(scored_module, "score_frame", meanwhile)
+    monkeypatch.setattr(scored_module, "features", meanwhile)
     shop.happens(rows(("00001", "20.00")), NOW)
     assert shop.head.epoch > before.epoch
     assert list(OverlayStore(shop.site.store).entries(before)) == []
