@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import skops.io
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql.types import ByteType, DoubleType, FloatType, IntegerType, LongType, ShortType
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from jobs.artefact import TRUSTED_TYPES, refuse_unknown_types
 from jobs.errors import ArtefactRefused, FrameFault, ModelRefused
@@ -85,7 +85,8 @@ def score_here(features: DataFrame, blob: bytes, names: Sequence[str]) -> pa.Tab
     """
     require_features(features, names)
     rows = features.select("key", "as_of", *names).toArrow()
-    return pa.Table.from_batches(_scorer(blob, tuple(names))(iter(rows.to_batches())), _ARROW_SCHEMA)
+    with _threads().limit(limits=1):  # as Spark has it for its workers
+        return pa.Table.from_batches(_scorer(blob, tuple(names))(iter(rows.to_batches())), _ARROW_SCHEMA)
 
 
 def require_features(frame: DataFrame, names: Sequence[str]) -> None:
@@ -143,6 +144,12 @@ def _scorer(blob: bytes, names: tuple[str, ...]) -> Callable[[Iterator[pa.Record
             yield pa.RecordBatch.from_arrays([batch["key"], batch["as_of"], scores], schema=_ARROW_SCHEMA)
 
     return score_batches
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """Look once for the libraries that have threads: they are there when a model is."""
+    return ThreadpoolController()
 
 
 @lru_cache(maxsize=2)

@@ -8,8 +8,8 @@ from string import Template
 from infra.setup import packages
 
 HERE = Path(__file__).parent
-# For each folder of Spark's configuration below var/conf: what jobs that read it compile with, and where they begin.
-# Jobs that run on and on make much that is soon of no use: with room for it, less of it is looked at again and again.
+# For each folder of Spark's configuration below var/conf: what jobs that read it compile with, and what memory they
+# begin with. Jobs that run on and on make much that is soon of no use: with 700 MB for it, less is looked at often.
 JVMS = {"": "-XX:TieredStopAtLevel=1 -Xms700m", "long": "-Xms1200m -Xmn700m"}
 
 

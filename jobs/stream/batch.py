@@ -20,7 +20,7 @@ from jobs.stream.part import Part
 from jobs.stream.scorer import Scorer
 from jobs.stream.site import Site
 from jobs.stream.touched import NEWEST, events_of, whole_but_at_most
-from serving.clock import instant, microseconds
+from serving.clock import instant
 from serving.errors import HeadUnreadable, StoreRefused, StoreUnavailable
 from serving.head import Head
 from serving.stream import StreamRecord
@@ -31,7 +31,9 @@ PAUSES = (1, 2, 5, 10)  # seconds
 AWAY = (StoreUnavailable, StoreRefused, HeadUnreadable, RegistryUnavailable)
 # Between two looks at events that have come of age, and the share of the time that these may take.
 REST_SECONDS, REST_TIMES = 10.0, 10
-MOST_EVENTS = 1_000_000  # in the histories of a micro-batch that are held here; those of more keys are in the table
+# Of the histories that are held here for a micro-batch: more are found in the table. The bytes go with a task, which
+# Spark lets have 128 MiB, as often as features.sql names the events.
+MOST_EVENTS, MOST_BYTES = 1_000_000, 48 * 2**20
 FIRST = "a publication: scores are fresher than a generation, and none is live"
 ANOTHER = "another publication: the live generation was published before its pipeline declared a stream"
 
@@ -138,7 +140,8 @@ class Batches:
         """Score in one partition, in which nothing is shuffled: it is planned and run twice as fast."""
         told = Observation()
         watched = events.observe(told, F.max(NEWEST).alias("version")).drop(NEWEST).coalesce(1)
-        part = self._near(counted_once(watched, self.site.pipeline.entity_key))
+        arrived = watched.where("arrived_at IS NOT NULL")  # or NULL would be the first arrival of an event
+        part = self._near(counted_once(arrived, self.site.pipeline.entity_key))
         self._patiently(lambda: self._freshen(part, number))
         return told.get["version"]
 
@@ -149,11 +152,11 @@ class Batches:
         and compile other Java for each micro-batch, and Java would never get to know it.
         """
         found = whole_but_at_most(MOST_EVENTS + 1, once).toArrow()
-        if len(found) > MOST_EVENTS:
+        if len(found) > MOST_EVENTS or found.nbytes > MOST_BYTES:
             return None
         arrived, now = found["arrived_at"], pa.scalar(self.site.clock.now(), found["arrived_at"].type)
-        later = pc.min(found.filter(pc.greater(arrived, now))["arrived_at"])
-        self._await(microseconds(later.as_py()) if later.is_valid else None)
+        later = found.filter(pc.greater(arrived, now))["arrived_at"]
+        self._await(pc.min(pc.cast(later, pa.int64())).as_py())
         return self.scorer.near(found.filter(pc.less_equal(arrived, now)), once)
 
     def _await(self, due: int | None) -> None:

@@ -13,16 +13,18 @@ from jobs.staging import DELIVERY
 from jobs.stream.site import Site
 from jobs.stream.touched import histories
 
-# Of a query whose state is each key's history. The rest is the cluster's own configuration.
-STATE = {
+# Of a query whose state is each key's history, and of its micro-batches. The rest is the cluster's own configuration.
+OWN = {
     "spark.sql.streaming.stateStore.providerClass": (
         "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
     ),
     # A commit writes what has changed; without it, all files of the state.
     "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
     "spark.sql.streaming.minBatchesToRetain": "10",
-    # A micro-batch is one partition, which is joined where it is: to broadcast a side of it is one more job.
+    # A micro-batch is one partition, which is joined with itself where it is: to broadcast a side is one more job.
     "spark.sql.autoBroadcastJoinThreshold": "-1",
+    # What is held here goes to Spark as Arrow has it, and not row by row in a plan that depends on how many there are.
+    "spark.sql.execution.arrow.localRelationThreshold": "0",
 }
 TRACE = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)*")
 LONGEST = 500  # characters of a reason
@@ -86,7 +88,7 @@ def start(site: Site, process: Callable[[DataFrame, int], None], checkpoint: str
     touched = histories(events.drop(*DELIVERY), site.pipeline.entity_key)
     writer = touched.writeStream.outputMode("update").foreachBatch(process)
     every = f"{site.stream.every_ms} milliseconds"
-    with _configured(spark, STATE):
+    with _configured(spark, OWN):
         return writer.option("checkpointLocation", checkpoint).trigger(processingTime=every).start()
 
 

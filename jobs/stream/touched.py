@@ -1,4 +1,4 @@
-"""Whom a micro-batch is about: pure transforms between events, histories by key, and the spine of the stream."""
+"""Whom a micro-batch is about: pure transforms between events, histories by key, and each key's newest event."""
 
 from datetime import datetime
 
@@ -46,9 +46,9 @@ def visible_once(events: DataFrame, key: str, now: datetime) -> DataFrame:
 
 
 def whole_but_at_most(many: int, rows: DataFrame) -> DataFrame:
-    """Return up to `many` rows of one partition, which is computed to its end, as a query's state must be.
+    """Return up to `many` of rows that are one partition; those of a second one would all be lost.
 
-    A LIMIT would stop it as soon as there are enough.
+    All are computed, as a query's state must be. A LIMIT may stop as soon as there are enough.
     """
     return rows.where(F.monotonically_increasing_id() < many)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from jobs.ingest import ingest
 from jobs.publication.publish import Warrant, publish
 from jobs.score import score
 from jobs.staging import DELIVERY
+from jobs.stream import batch as batch_module
 from jobs.stream import scored as scored_module
+from jobs.stream import scorer as scorer_module
 from jobs.stream.batch import Batches
 from jobs.stream.touched import histories
 from serving.clock import microseconds
@@ -92,6 +95,15 @@ def test_an_event_of_the_future_shows_once_it_has_come_of_age(shop: Shop) -> Non
     assert shop.kept() == fresh
 
 
+def test_a_micro_batch_of_which_nothing_has_arrived_yet_waits(shop: Shop) -> None:
+    """Of somebody who has no other event, too."""
+    shop.happens(rows(("00001", "1.00")), NOW)
+    before, arrives = seen(shop.fresh()), NOW + timedelta(days=1)
+    version = shop.happens(rows(("nobody", "1.00")), arrives)
+    assert seen(shop.fresh()) == before
+    assert (shop.batches.due, shop.batches.version) == (microseconds(arrives), version)
+
+
 def test_an_event_by_a_clock_that_is_behind_shows_too(shop: Shop) -> None:
     """Its arrival is before what is known: the as_of stays, and the score is that of all that is known."""
     shop.happens(rows(("00001", "1.00")), NOW)
@@ -116,11 +128,33 @@ def test_a_micro_batch_compiles_nothing_that_the_one_before_has(shop: Shop) -> N
     java: Any = shop.project.spark.sparkContext._jvm
     compiled = java.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME()
     for seconds in range(3):
-        shop.happens(rows(("00001", "20.00"), ("00003", "9.00")), NOW + seconds * SECOND)
+        shop.happens(rows(("00001", "20.00")), NOW + seconds * SECOND)
     before = compiled.getCount()
     shop.happens(rows(("00002", "5.00"), ("newcomer", "7.50")), NOW + 9 * SECOND)
     assert shop.fresh()["newcomer"].as_of == microseconds(NOW + 9 * SECOND)
     assert compiled.getCount() == before
+    assert shop.project.spark.conf.get("spark.sql.autoBroadcastJoinThreshold") != "-1", "it is the stream's own"
+
+
+@pytest.mark.parametrize(
+    ("module", "limit"), [(batch_module, "MOST_EVENTS"), (batch_module, "MOST_BYTES"), (scorer_module, "AT_ONCE")]
+)
+def test_what_is_too_much_to_be_held_here_is_scored_from_the_table(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, module: ModuleType, limit: str
+) -> None:
+    """And the query's state has all of it: the next micro-batch is again a small one, over the same histories."""
+    with monkeypatch.context() as patched:
+        patched.setattr(module, limit, 1)
+        shop.happens(rows(("00001", "20.00"), ("00002", "5.00"), ("newcomer", "7.50")), NOW)
+        assert shop.fresh().keys() == {"00001", "00002", "newcomer"}
+        assert score_bits(shop.fresh()) == by_batch(shop, shop.fresh())
+    shop.happens(rows(("00001", "1.00"), ("newcomer", "2.00")), NOW + SECOND)
+    fresh = shop.fresh()
+    assert {key: fresh[key].as_of for key in ("00001", "newcomer")} == dict.fromkeys(
+        ("00001", "newcomer"), microseconds(NOW + SECOND)
+    )
+    assert score_bits(fresh) == by_batch(shop, fresh)
+    assert shop.kept() == fresh
 
 
 def test_a_batch_that_comes_again_changes_nothing(shop: Shop) -> None:
