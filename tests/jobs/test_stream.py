@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from threading import Event
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -136,23 +135,18 @@ def test_a_micro_batch_compiles_nothing_that_the_one_before_has(shop: Shop) -> N
     assert shop.project.spark.conf.get("spark.sql.autoBroadcastJoinThreshold") != "-1", "it is the stream's own"
 
 
-@pytest.mark.parametrize(
-    ("module", "limit"), [(batch_module, "MOST_EVENTS"), (batch_module, "MOST_BYTES"), (scorer_module, "AT_ONCE")]
-)
-def test_what_is_too_much_to_be_held_here_is_scored_from_the_table(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, module: ModuleType, limit: str
-) -> None:
+def test_what_is_too_much_to_be_held_here_is_scored_from_the_table(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the query's state has all of it: the next micro-batch is again a small one, over the same histories."""
-    with monkeypatch.context() as patched:
-        patched.setattr(module, limit, 1)
-        shop.happens(rows(("00001", "20.00"), ("00002", "5.00"), ("newcomer", "7.50")), NOW)
-        assert shop.fresh().keys() == {"00001", "00002", "newcomer"}
-        assert score_bits(shop.fresh()) == by_batch(shop, shop.fresh())
-    shop.happens(rows(("00001", "1.00"), ("newcomer", "2.00")), NOW + SECOND)
+    limits = [(batch_module, "MOST_EVENTS"), (batch_module, "MOST_BYTES"), (scorer_module, "AT_ONCE")]
+    for number, (module, limit) in enumerate(limits):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, limit, 1)
+            shop.happens(rows(("00001", "20.00"), ("00002", "5.00"), ("newcomer", "7.50")), NOW + number * SECOND)
+            assert {entry.as_of for entry in shop.fresh().values()} == {microseconds(NOW + number * SECOND)}
+    last = NOW + len(limits) * SECOND
+    shop.happens(rows(("00001", "1.00"), ("newcomer", "2.00")), last)
     fresh = shop.fresh()
-    assert {key: fresh[key].as_of for key in ("00001", "newcomer")} == dict.fromkeys(
-        ("00001", "newcomer"), microseconds(NOW + SECOND)
-    )
+    assert {key for key, entry in fresh.items() if entry.as_of == microseconds(last)} == {"00001", "newcomer"}
     assert score_bits(fresh) == by_batch(shop, fresh)
     assert shop.kept() == fresh
 
