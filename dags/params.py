@@ -23,7 +23,7 @@ CHOICES = {
         type="string",
         pattern="^(champion|recorded|[1-9][0-9]*)$",
         title="Model to score with",
-        description="`champion`: what the alias names when the run starts. `recorded`: what scored the date before. "
+        description="`champion`: what the alias names when the run starts. `recorded`: what scored this date last. "
         "Or the number of a version. A run that is cleared keeps what it resolved.",
     ),
     "publish": Param(

@@ -1,4 +1,4 @@
-"""Which model a run scores with: today's champion, the one that scored the date before, or a version by its number."""
+"""Which model a run scores with: today's champion, the one that scored that date last, or a version by its number."""
 
 from datetime import date
 from functools import partial

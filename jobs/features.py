@@ -39,9 +39,10 @@ def counted_once(events: DataFrame, key: str) -> DataFrame:
     """Return each event once, by the entity key `key` and event_id: the row that arrived first.
 
     What was seen live comes again in the day's file, and a sender that is not sure sends again. How an event was
-    delivered is left out: it would be another feature of what was seen live.
+    delivered is left out: it would be another feature of what was seen live. What has no arrival has not arrived, and
+    must not count as what arrived first.
     """
-    said = events.drop(*DELIVERY)
+    said = events.drop(*DELIVERY).where("arrived_at IS NOT NULL")
     rest = [name for name in said.columns if name not in (key, "event_id", "arrived_at")]
     first = Window.partitionBy(key, "event_id").orderBy("arrived_at", *rest)
     return said.withColumn("n", F.row_number().over(first)).where("n = 1").drop("n")

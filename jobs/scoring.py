@@ -77,6 +77,15 @@ def score_frame(features: DataFrame, blob: bytes, names: Sequence[str]) -> DataF
     return features.select("key", "as_of", *names).mapInArrow(_scorer(blob, tuple(names)), SCORE_SCHEMA)
 
 
+def score_apart(features: DataFrame, blob: bytes, names: Sequence[str]) -> pa.Table:
+    """Return what `score_frame` gives, by Spark's workers.
+
+    Raises:
+        FrameFault: as `score_frame` says.
+    """
+    return score_frame(features, blob, names).toArrow()
+
+
 def score_here(features: DataFrame, blob: bytes, names: Sequence[str]) -> pa.Table:
     """Return what `score_frame` gives, by this process: a few rows it scores before a worker has them.
 

@@ -48,7 +48,7 @@ MODEL = click.option(
     default="champion",
     show_default=True,
     callback=_wish,
-    help="champion: what the alias names now; recorded: what scored the date before; or the number of a version.",
+    help="champion: what the alias names now; recorded: what scored that date last; or the number of a version.",
 )
 
 

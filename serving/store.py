@@ -102,6 +102,10 @@ class Store:
         """Add `pipeline` to the set that the service lists; done before its first swap or refusal."""
         self.ask("SADD", PIPELINES, pipeline)
 
+    def pipelines(self) -> list[str]:
+        """Return the names of all pipelines that were ever published or refused, sorted."""
+        return sorted(name.decode() for name in cast("list[bytes]", self.ask("SMEMBERS", PIPELINES)))
+
     def record(self, pipeline: str) -> bytes | None:
         """Return the head record of `pipeline` as it is, for `replace`; it may be unreadable; None for none."""
         return cast("bytes | None", self.ask("GET", head_key(pipeline)))

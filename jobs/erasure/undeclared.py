@@ -8,7 +8,6 @@ from jobs.erasure.rows import OF_PIPELINES
 from jobs.errors import UndeclaredData
 from jobs.lake import Lake
 from jobs.spec import Pipeline
-from serving.keys import PIPELINES
 from serving.store import Store
 
 OF_SOURCES = ("events", "dimensions", "quarantine")
@@ -26,16 +25,10 @@ def refuse_undeclared(lake: Lake, store: Store, reports: Path, declared: Mapping
     kinds = ",".join((*OF_SOURCES, *OF_PIPELINES, "staging", "streams"))
     there = ("/".join(path.split("/")[-2:]) for path in lake.files.folders(f"{{{kinds}}}/*"))
     found = [name for name in there if name not in known]
-    found += _of_redis(store, declared)
+    found += [f"{name} (in Redis)" for name in store.pipelines() if name not in declared]
     found += [f"{name} (in {reports})" for name in reported(reports) if name not in declared]
     if found:
         raise UndeclaredData(
             f"no pipeline declares {', '.join(found)}, which may have the key: declare them again while you erase, or "
             "remove what they have left in the lake, in Redis and among the reports"
         )
-
-
-def _of_redis(store: Store, declared: Mapping[str, Pipeline]) -> list[str]:
-    names = store.ask("SMEMBERS", PIPELINES)
-    found = [name.decode() for name in names if isinstance(name, bytes)] if isinstance(names, list | set) else []
-    return [f"{name} (in Redis)" for name in sorted(found) if name not in declared]

@@ -140,8 +140,7 @@ class Batches:
         """Score in one partition, in which nothing is shuffled: it is planned and run twice as fast."""
         told = Observation()
         watched = events.observe(told, F.max(NEWEST).alias("version")).drop(NEWEST).coalesce(1)
-        arrived = watched.where("arrived_at IS NOT NULL")  # or NULL would be the first arrival of an event
-        part = self._near(counted_once(arrived, self.site.pipeline.entity_key))
+        part = self._near(counted_once(watched, self.site.pipeline.entity_key))
         self._patiently(lambda: self._freshen(part, number))
         return told.get["version"]
 

@@ -10,7 +10,6 @@ from pyspark.sql import functions as F
 from expectations.rows import RowRules
 from jobs.features import feature_names, features
 from jobs.registry import VerifiedArtefact
-from jobs.scoring import score_frame
 from jobs.sqlfile import SqlFile, naming
 
 FAULTY = "size(faults) > 0"
@@ -61,11 +60,6 @@ class Recipe:
         kept = watched.where(~rules.broken & F.expr(self.segment))
         scores = scoring(kept, self.artefact.blob, self.artefact.version.features)
         return Scored(scores, _quarantined(rules.judged(seen)) if broken.get["rows"] else None)
-
-
-def score_apart(features: DataFrame, blob: bytes, names: Sequence[str]) -> pa.Table:
-    """Return the scores that Spark's workers give."""
-    return score_frame(features, blob, names).toArrow()
 
 
 def _quarantined(judged: DataFrame) -> pa.Table:

@@ -14,11 +14,11 @@ from pyspark.sql import functions as F
 from jobs.erasure.tombstones import Tombstones, without_erased
 from jobs.errors import Overtaken, StreamEnded
 from jobs.registry import ModelVersion
-from jobs.scoring import score_here
+from jobs.scoring import score_apart, score_here
 from jobs.staging import DELIVERY
 from jobs.stream.dimensions import Dimensions
 from jobs.stream.part import Part, newest_of
-from jobs.stream.scored import Scored, score_apart
+from jobs.stream.scored import Scored
 from jobs.stream.sink import Origin, Sink
 from jobs.stream.site import Site
 from jobs.stream.touched import newest_by_key, short_histories, visible_once

@@ -44,11 +44,15 @@ LEAST_RATE = 0.95  # of the one that was asked for
 
 @dataclass(frozen=True)
 class Phase:
-    """Arrivals at one rate, after a warm-up: its minutes, and a sample of its events as they were seen."""
+    """Arrivals at one rate, after a warm-up: its minutes, and a sample of its events as they were seen.
+
+    `young` is the seconds of a sample of the warm-up's events.
+    """
 
     rate: int
     minutes: tuple[Minute, ...]
     sample: tuple[Seen, ...]
+    young: tuple[float, ...]
 
     @property
     def kept(self) -> tuple[Minute, ...]:
@@ -89,10 +93,11 @@ class Phase:
         disturbed = sum(minute.stolen > MOST_STOLEN for minute in self.minutes)
         guests = f", {disturbed} of {len(self.minutes)} minutes with other guests" if disturbed else ""
         left = f", {len(self.minutes) - len(self.kept)} left out" if disturbed else ""
+        young = f"{np.quantile(self.young, 0.5):.2f} and {np.quantile(self.young, 0.95):.2f} s while warming up"
         return (
             f"at {self.rate}/s p50 {self.quantile(0.5):.2f} s, p95 {self.quantile(0.95):.2f} s, greatest "
-            f"{max(self.seconds):.2f} s of {len(self.seconds):,}; medians of first and second half {before:.2f} and "
-            f"{after:.2f} s, {behind:.0f} and {later:.0f} commits behind{guests}{left}"
+            f"{max(self.seconds):.2f} s of {len(self.seconds):,} ({young}); medians of first and second half "
+            f"{before:.2f} and {after:.2f} s, {behind:.0f} and {later:.0f} commits behind{guests}{left}"
         )
 
     @property
@@ -207,6 +212,7 @@ def _alive(stage: Stage, process: subprocess.Popen[bytes]) -> None:
 def _phase(
     stage: Stage, rate: int, arrivals: Arrivals, followers: Followers, process: subprocess.Popen[bytes]
 ) -> Phase:
+    started = time.monotonic()
     arrivals.during(rate, stage.scale.warming, followers)
     minutes, left, begun = [], stage.scale.arrivals, time.monotonic()
     while left > 0:
@@ -214,7 +220,9 @@ def _phase(
         left -= MINUTE_S
         _alive(stage, process)
     followers.settle()
-    phase = Phase(rate, tuple(minutes), tuple(one for one in followers.seen if one.event.committed >= begun))
+    seen = [one for one in followers.seen if one.event.committed >= started]
+    young = tuple(one.seconds for one in seen if one.event.committed < begun)
+    phase = Phase(rate, tuple(minutes), tuple(one for one in seen if one.event.committed >= begun), young)
     stage.say(phase.note)
     return phase
 

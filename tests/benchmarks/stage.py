@@ -47,7 +47,7 @@ class Scale:
     dates: int = 90
     copies: int = 100
     arrivals: int = 300
-    warming: int = 120
+    warming: int = 300
 
 
 QUICK = Scale(

@@ -132,7 +132,8 @@ def await_that(what: Callable[[], Any], seconds: float = 420) -> Any:
 def embedded(command: str, var: Path) -> None:
     ports = {f"SCORELINE_{name}_PORT": str(free_port()) for name in ("REDIS", "MLFLOW", "AIRFLOW", "LOOKUP")}
     others = {name: value for name, value in os.environ.items() if not name.startswith("SCORELINE_")}
-    variables = {**others, **ports, "SCORELINE_VAR": str(var)}
+    # Two jobs at a time, so that runs of several dates are at work beside each other.
+    variables = {**others, **ports, "SCORELINE_VAR": str(var), "SCORELINE_SPARK_SLOTS": "2"}
     subprocess.run([sys.executable, "-m", "infra.embedded", command], env=variables, cwd=ROOT, check=True, timeout=300)
 
 

@@ -29,7 +29,10 @@ def test_what_a_query_means_is_no_clusters_choice(spark: SparkSession) -> None:
 
 
 def test_an_event_counts_once_as_it_arrived_first(spark: SparkSession) -> None:
-    """Also where it came with other content, or in one file twice; one id of two keys is two events."""
+    """Also where it came with other content, or in one file twice; one id of two keys is two events.
+
+    What never arrived is not what arrived first.
+    """
     schema = "customer_id string, event_id string, arrived_at timestamp, amount int"
     live, filed = START + timedelta(hours=9), START + DAY
     rows = [
@@ -38,6 +41,8 @@ def test_an_event_counts_once_as_it_arrived_first(spark: SparkSession) -> None:
         ("a", "2", filed, 7),
         ("a", "2", filed, 7),
         ("b", "1", filed, 5),
+        ("b", "1", None, 6),
+        ("c", "1", None, 6),
     ]
     for order in (rows, rows[::-1]):
         once = counted_once(spark.createDataFrame(order, schema), "customer_id").toArrow().to_pylist()

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -101,6 +102,18 @@ def test_a_micro_batch_of_which_nothing_has_arrived_yet_waits(shop: Shop) -> Non
     version = shop.happens(rows(("nobody", "1.00")), arrives)
     assert seen(shop.fresh()) == before
     assert (shop.batches.due, shop.batches.version) == (microseconds(arrives), version)
+
+
+def test_an_event_without_an_arrival_never_arrives(shop: Shop) -> None:
+    """Nor does it stand for the same event that has arrived."""
+    bought = rows(("00001", "1.00"), ids=("twice",))
+    never = pa.nulls(1, pa.timestamp("us", "UTC"))
+    shop.happens(bought.append_column("arrived_at", never), NOW)
+    assert shop.fresh() == {}
+    shop.happens(bought, NOW)
+    fresh = shop.fresh()
+    assert fresh["00001"].as_of == microseconds(NOW)
+    assert score_bits(fresh) == by_batch(shop, fresh)
 
 
 def test_an_event_by_a_clock_that_is_behind_shows_too(shop: Shop) -> None:
