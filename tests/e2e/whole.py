@@ -119,13 +119,13 @@ class Site:
             return {answer.key: answer for answer in client.scores(PIPELINE, keys)}
 
 
-def await_that(what: Callable[[], Any], seconds: float = 420) -> Any:
+def await_that(what: Callable[[], Any], seconds: float = 420, every: float = 0.5) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = what()
         if found:
             return found
-        time.sleep(0.5)
+        time.sleep(every)
     raise TimeoutError(f"not within {seconds} s")
 
 
