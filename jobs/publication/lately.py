@@ -76,6 +76,8 @@ class Lately:
             return f"runs, {_lag(record, at)}"
         if self.store.ask("EXISTS", stream_wish_key(name)):
             return f"stopped by somebody: `scoreline stream start {name}` runs it again"
+        if record.state == "stopped" and not record.fault:  # with whatever ran it, such as `make down`
+            return f"stopped since {_minute(instant(record.told_at))}; `scoreline stream start {name}` runs it again"
         why = f": {record.fault}" if record.fault else ""
         return f"DEAD since {_minute(instant(record.told_at))}{why}; `scoreline stream watch {name}` says what to do"
 

@@ -72,6 +72,7 @@ def test_it_says_which_scores_are_the_newest(lately: Lately) -> None:
             {"told_at": microseconds(NOW - timedelta(hours=1))},
             "DEAD since 1998-06-06 11:00 UTC; `scoreline stream watch",
         ),
+        ({"state": "stopped"}, "stopped since 1998-06-06 12:00 UTC; `scoreline stream start purchase_propensity` runs"),
         ({"state": "stopped", "fault": "messages lost"}, "DEAD since 1998-06-06 12:00 UTC: messages lost; `scoreline"),
     ],
 )
