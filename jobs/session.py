@@ -1,5 +1,8 @@
 """The Spark session of every job: what must hold everywhere; the rest is the cluster's own configuration."""
 
+import logging
+
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 # These decide what a query means (time zone, overflow and division by zero, the scale of a quotient, parameters), so no
@@ -13,6 +16,8 @@ MEANING = {
     # Without it Delta's extension leaves named parameters unbound (UNBOUND_SQL_PARAMETER).
     "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
 }
+# Where PySpark logs a fault of SQL, with a hundred lines of Java, as it raises it.
+SAID_TWICE = ("SQLQueryContextLogger", "DataFrameQueryContextLogger")
 
 
 def spark_session(name: str) -> SparkSession:
@@ -26,4 +31,6 @@ def spark_session(name: str) -> SparkSession:
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("WARN")
+    for each in SAID_TWICE:
+        PySparkLogger.getLogger(each).setLevel(logging.CRITICAL)
     return session

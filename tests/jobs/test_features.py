@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import FrameFault
@@ -26,6 +27,12 @@ DELIVERIES = st.dictionaries(
 def test_what_a_query_means_is_no_clusters_choice(spark: SparkSession) -> None:
     assert {key: spark.conf.get(key) for key in MEANING} == MEANING
     assert {"spark.sql.ansi.enabled", "spark.sql.decimalOperations.allowPrecisionLoss"} <= MEANING.keys()
+
+
+def test_a_fault_of_sql_is_raised_and_not_logged_too(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AnalysisException, match="nope"):
+        spark.sql("SELECT nope FROM range(1)")
+    assert "nope" not in capfd.readouterr().err
 
 
 def test_an_event_counts_once_as_it_arrived_first(spark: SparkSession) -> None:
