@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from mlflow import MlflowClient
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from jobs import artefact
 from jobs.registry import Candidate, ModelVersion, register
+from jobs.registry_access import SQLITE
 from jobs.training.job import TRAINING_AS_OF
 
 PURCHASE_FEATURES = (
@@ -19,6 +23,23 @@ PURCHASE_FEATURES = (
 EARLY = datetime(1998, 5, 1, tzinfo=UTC)
 
 
+@cache
+def empty_store() -> bytes:
+    """Return the file of an MLflow without models: it takes MLflow seconds to make one."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "mlflow.db")
+        MlflowClient(f"{SQLITE}{path}").search_registered_models()
+        return path.read_bytes()
+
+
+def furnish(uri: str) -> None:
+    """Put an empty MLflow where a file of SQLite is named that is not there yet."""
+    path = Path(uri.removeprefix(SQLITE))
+    if uri.startswith(SQLITE) and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(empty_store())
+
+
 def register_small(
     uri: str,
     folder: Path,
@@ -27,6 +48,7 @@ def register_small(
     features: Sequence[str] = PURCHASE_FEATURES,
 ) -> ModelVersion:
     """Register trees over some features, learned from noise with some sense in it, as the champion."""
+    furnish(uri)
     chance = np.random.default_rng(seed)
     matrix = chance.exponential(20, (2_000, len(features)))
     labels = chance.random(len(matrix)) < 0.1 + 0.2 * (matrix[:, 3] > 20)  # spent_total
