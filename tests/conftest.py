@@ -77,11 +77,14 @@ def await_port(port: int, seconds: float = 30) -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """The one Spark session of the tests, made as the jobs make theirs."""
+    """The one Spark session of the tests, made as the jobs make theirs that take many minutes."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     from jobs.session import spark_session
+    from jobs.sparkconf import FOLDER, of_long_jobs
 
     logging.getLogger("py4j").setLevel(logging.WARNING)  # Airflow lets it speak, also after the streams are closed
-    session = spark_session("tests")
+    with pytest.MonkeyPatch.context() as patched:  # jobs that tests start are short ones
+        patched.setenv(FOLDER, of_long_jobs().get(FOLDER, ""))
+        session = spark_session("tests")
     yield session
     session.stop()
