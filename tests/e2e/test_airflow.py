@@ -77,6 +77,7 @@ def backfilled(site: Site, days: list[date], today: date, disturbed: Iterator[No
     def over() -> bool:
         with Store(site.variables["SCORELINE_REDIS_URL"]) as store:
             head = store.head(PIPELINE)
+        assert head or not heads, "what was live is gone"
         heads.extend([instant(head.as_of)] if head else [])
         next(disturbed, None)
         states = site.of_backfill(days)
